@@ -1,0 +1,1 @@
+"""Benchmarks: where their data comes from and how a row becomes a trace."""

@@ -1,0 +1,502 @@
+"""Seeded arithmetic word problems with worked solutions, some of them wrong from a known step on.
+
+The benchmark that needs no download. A problem is a small program: every step computes ``a op b`` from numbers of
+the problem, a unit fact or earlier results. A wrong solution spoils one step and computes on from the wrong value,
+so the spoiled step is the first wrong one by construction. Every problem is accepted only if each of its steps can
+be spoiled, so that problems, lengths and wordings are distributed alike with and without an error.
+
+Original to this project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
+
+from cpmi_eval.errors import UnknownNameError, UsageError
+from cpmi_eval.protocols import LoadOptions
+from cpmi_eval.seeding import derive_rng
+from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
+
+NAME, SUBSET = "synthetic", "arithmetic"
+# The kinds of error and how they are weighed where a step allows several; the rare chances are taken more often.
+KINDS = {"arithmetic": 2, "operation": 2, "copy": 2, "dropped": 3, "unit": 6}
+LIMITS = {"n": (1, 100_000), "min_steps": (2, 20), "max_steps": (2, 20), "error_share": (0, 1)}
+SHARED = 0.5  # how often two neighbouring traces solve the same problem
+CLOSED = 0.4  # how often a problem ends in a closing operation rather than a plain question
+
+# One block per family. `start`, `then` and `close` lines carry their operation (`=`: a bare number, no step), then:
+# what the problem says | how a step refers to it (`close`: what it says) | the group of {a} times {b} | a unit fact.
+STORIES = r"""
+who: people
+unit: stickers, marbles, trading cards, buttons, beads
+now: {who} has {x} {unit}
+ask: How many {unit} does {who} have in the end?
+start =: {who} has {a} {unit}
+start +: {who} has {a} old {unit} and {b} new ones
+start *: {who} has {a} boxes with {b} {unit} in each
+start *: {who} has {a} dozen {unit} | | {a} dozen {unit} | dozen
+then +: {who} finds {b} more {unit} in the attic | finding {b} in the attic
+then +: a neighbour gives {who} {b} {unit} | getting {b} from the neighbour
+then -: {who} gives {b} {unit} to a cousin | giving {b} to the cousin
+then -: {who} loses {b} {unit} on a school trip | losing {b} on the trip
+then +: {who} buys {a} packs of {b} {unit} | buying the packs | {a} packs of {b} {unit}
+then +: an aunt sends {who} {a} dozen {unit} | opening the parcel from the aunt | {a} dozen {unit} | dozen
+then -: {who} hands {b} {unit} to each of {a} friends | treating the friends | {a} gifts of {b} {unit}
+then *: a lucky trade leaves {who} with {b} times as many {unit} | growing to {b} times as many
+then /: {who} sorts all the {unit} into {b} equal lots and keeps just one lot | keeping one of {b} lots
+close *: {who} sells all of them for {b} dollars apiece. How many dollars does {who} get? | {who} gets {x} dollars
+close /: {who} packs them evenly into {b} bags. How many {unit} go into each bag? | each bag gets {x} {unit}
+
+who: people
+unit: kilometres, miles
+now: {who} is {x} {unit} from home
+ask: How many {unit} from home is {who} in the end?
+start =: {who} is touring a long straight road by bicycle and is {a} {unit} from home
+start +: on a straight road, {who} cycles {a} {unit} away from home before lunch and {b} {unit} after it
+start *: on a straight road, {who} cycles away from home for {a} hours at {b} {unit} an hour
+then +: {who} rides {b} {unit} further away | riding {b} {unit} further
+then +: a bus takes {who} and the bicycle {b} {unit} further from home | the bus ride of {b} {unit}
+then -: {who} turns round and rides {b} {unit} towards home | riding {b} {unit} back
+then -: a lost tent makes {who} go {b} {unit} back towards home | going {b} {unit} back for the tent
+then +: {who} cycles away from home for {a} hours at {b} {unit} an hour | this ride | {a} hours at {b} {unit} an hour
+then +: {who} spends {a} days walking {b} {unit} a day away from home | this long walk | {a} days of {b} {unit}
+then -: {who} heads homewards for {a} hours at {b} {unit} an hour | this ride back | {a} hours at {b} {unit} an hour
+close /: {who} goes home in {b} equally long stages. How many {unit} long is each stage? | each stage is {x} {unit} long
+close *: Going home costs {who} {b} cents for each of these {unit}. How many cents is that? | going home costs {x} cents
+
+who: the workshop, the factory, the studio, the cooperative
+unit: candles, lamps, chairs, kites, toy trains
+now: {who} has {x} {unit} in store
+ask: How many {unit} does {who} have in store in the end?
+start =: {who} has {a} finished {unit} in store
+start *: {who} starts the month with {a} shelves holding {b} {unit} each
+start *: {who} starts the month with {a} dozen {unit} in store | | {a} dozen {unit} | dozen
+then +: the night shift makes {b} {unit} | adding the {b} from the night shift
+then +: a customer returns {b} unopened {unit} | taking back {b}
+then -: an inspector rejects {b} {unit}, which are thrown away | throwing away {b}
+then -: a market stall takes {b} {unit} out of the store | sending {b} to the market stall
+then +: {a} machines make {b} {unit} each | adding what the machines made | {a} machines making {b} {unit} each
+then +: the apprentices finish {a} dozen {unit} | adding the work of the apprentices | {a} dozen {unit} | dozen
+then -: a van takes away {a} crates of {b} {unit} | loading the van | {a} crates of {b} {unit}
+then *: a takeover makes the store of {unit} {b} times as large | growing to {b} times the size
+then /: the {unit} are divided equally between {b} sites, one of them {who} | dividing between {b} sites
+close *: All of them are sold at {b} dollars each. How many dollars does that bring in? | the sale brings in {x} dollars
+close /: They are shipped in {b} equal loads. How many {unit} are in each load? | each load has {x} {unit}
+
+who: people
+unit: dollars
+now: {who} has {x} {unit} saved
+ask: How many {unit} has {who} saved in the end?
+start =: {who} has saved {a} {unit}
+start +: {who} keeps {a} {unit} of savings in a jar and {b} {unit} in a box
+start *: {who} has worked {a} days for {b} {unit} a day and saved it all
+then +: {who} gets {b} {unit} as a birthday present and saves them | the present of {b} {unit}
+then +: {who} sells an old radio for {b} {unit} | selling the radio for {b} {unit}
+then -: {who} takes {b} {unit} from the savings for a jacket | paying {b} {unit} for the jacket
+then -: {who} lends {b} {unit} to a friend | lending {b} {unit}
+then +: {who} mows {a} lawns for {b} {unit} each | being paid for the lawns | {a} lawns at {b} {unit}
+then +: {who} saves a dollar a day for {a} weeks | this daily saving | {a} weeks at a dollar a day | week
+then -: {who} buys {a} tickets for {b} {unit} each | buying the tickets | {a} tickets at {b} {unit}
+then *: a kind grandfather raises the savings to {b} times what they were | growing to {b} times as much
+close /: {who} spends it all on {b} books of equal price. How many {unit} is each book? | each book costs {x} {unit}
+close *: {who} changes it all at {b} pesos a dollar. How many pesos does {who} get? | {who} gets {x} pesos
+
+who: people
+unit: ounces
+now: the bowl holds {x} {unit} of dough
+ask: How many {unit} of dough does the bowl hold in the end?
+start =: {who} is baking and has a bowl with {a} {unit} of dough
+start +: {who} makes a bowl of dough from {a} {unit} of flour and {b} {unit} of milk
+start *: {who} is baking and fills a bowl with {a} pounds of dough | | {a} pounds | pound
+then +: {who} kneads in {b} {unit} of butter | kneading in {b} {unit} of butter
+then +: {who} works {b} {unit} of raisins into the dough | adding {b} {unit} of raisins
+then -: {who} cuts off {b} {unit} for a small loaf | cutting off {b} {unit}
+then -: {who} takes out {b} {unit} for a neighbour | taking out {b} {unit}
+then +: {who} stirs in {a} bags of nuts weighing {b} {unit} each | adding the nuts | {a} bags of {b} {unit}
+then +: {who} adds {a} pounds of flour to the dough | adding the flour | {a} pounds of flour | pound
+then -: {who} takes out {a} rolls of {b} {unit} each | taking out the rolls | {a} rolls of {b} {unit}
+then /: {who} cuts the dough into {b} equal parts and leaves one part in the bowl | leaving one of {b} parts
+close /: {who} bakes it all as {b} equal loaves. How many {unit} is each loaf? | each loaf takes {x} {unit}
+close *: Every ounce has {b} grams of sugar in it. How many grams is that in all? | there are {x} grams of sugar
+"""
+PEOPLE = "Amara, Bruno, Chidi, Dalia, Emil, Farah, Goran, Hana, Ines, Jonas, Keiko, Lucia, Mateo, Nadia, Oskar, Priya"
+# The true value of each unit fact, what it is mistaken for, and how a step states it.
+FACTS: dict[str, tuple[int, tuple[int, ...], str]] = {
+    "dozen": (12, (10, 6), "there are {b} in a dozen"),
+    "pound": (16, (12, 10), "there are {b} ounces in a pound"),
+    "week": (7, (5, 6), "there are {b} days in a week"),
+}
+# {now} and {then} are the family's clause around the equation and around its result.
+FRAMES = {
+    "start": (
+        "At first, {now}.",
+        "To begin, we work out the starting point: {now}.",
+        "{eq}, so {then} to begin with.",
+        "The starting amount comes first. At that point {now}.",
+    ),
+    "group": (
+        "{group} come to {eq} {unit}.",
+        "First we need the size of the next change: {group} come to {eq} {unit}.",
+        "{eq}, so {group} come to {c} {unit}.",
+        "Let us see how much is involved here. In total, {group} come to {eq} {unit}.",
+    ),
+    "fact": (
+        "{fact}, so {group} come to {eq} {unit}.",
+        "We need this in {unit}: {group} come to {eq} {unit}, because {fact}.",
+        "{eq}, so {group} come to {c} {unit}. Here we use that {fact}.",
+    ),
+    "then": (
+        "After {by}, {now}.",
+        "Next comes {by}. That makes {eq}, so {then}.",
+        "{eq}, which means that after {by}, {then}.",
+        "We now account for {by}: {now}.",
+        "The next change is {by}. With it, {now}.",
+    ),
+    "close": ("Finally, {now}.", "{eq}, so {then}.", "This leaves the question itself: {now}."),
+}
+ANSWERS = ("The answer is {c}.", "So the final answer is {c}.", "Therefore, the answer is \\boxed{{{c}}}.")
+LINKS = ("", "", "Then ", "Later, ", "After that, ", "Next, ")
+CONFUSED = {"+": "-", "-": "+", "*": "+", "/": "-*"}
+OFFSETS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 20, 100)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many traces, how long their solutions are, and the probability that one contains an error."""
+
+    n: int = 200
+    min_steps: int = 3
+    max_steps: int = 7
+    error_share: float = 0.5
+
+
+class Event(NamedTuple):
+    """A line of a story family: an operation on the running amount and the words for it."""
+
+    op: str
+    tell: str
+    by: str = ""
+    group: str = ""
+    fact: str = ""
+
+
+class Family(NamedTuple):
+    """A block of STORIES."""
+
+    words: dict[str, str]
+    events: dict[str, tuple[Event, ...]]
+
+
+class Line(NamedTuple):
+    """An equation as a solution writes it, ``a op b = c``, true or not."""
+
+    a: int
+    op: str
+    b: int
+    c: int
+
+
+class Operand(NamedTuple):
+    """A number of the problem, a unit fact (``slips``: what it is mistaken for) or the result of step ``step``."""
+
+    value: int = 0
+    step: int | None = None
+    slips: tuple[int, ...] = ()
+
+
+class Step(NamedTuple):
+    """One operation of a problem, with its possible wordings around {a}, {b}, {c} and {eq}."""
+
+    op: str
+    left: Operand
+    right: Operand
+    wordings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An item with what no labeler and no metric sees: the kind of its error and the correct solution."""
+
+    item: Item
+    kind: str | None
+    solution: tuple[str, ...]
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Return STORIES, read."""
+    return tuple(map(_family, STORIES.strip().split("\n\n")))
+
+
+def _family(block: str) -> Family:
+    words: dict[str, str] = {}
+    events: dict[str, tuple[Event, ...]] = {"start": (), "then": (), "close": ()}
+    for row in block.splitlines():
+        head, _, text = row.partition(": ")
+        key, _, op = head.partition(" ")
+        if op:
+            events[key] += (Event(op, *(part.strip() for part in text.split("|"))),)
+        else:
+            words[key] = PEOPLE if text == "people" else text
+    return Family(words, events)
+
+
+def compute(a: int, op: str, b: int) -> int | None:
+    """Return ``a op b`` if it is a positive integer; no story has room for anything else."""
+    if op == "/":
+        return a // b if a % b == 0 else None
+    result = {"+": a + b, "-": a - b, "*": a * b}[op]
+    return result if result > 0 else None
+
+
+def solve(steps: Sequence[Step], spoiled: int = -1, wrong: Line | None = None) -> list[Line]:
+    """Return every step's equation, with ``wrong`` in place of step ``spoiled``; none at all if one has no result."""
+    lines: list[Line] = []
+    for index, step in enumerate(steps):
+        if index == spoiled and wrong is not None:
+            lines.append(wrong)
+            continue
+        a, b = (lines[part.step].c if part.step is not None else part.value for part in (step.left, step.right))
+        c = compute(a, step.op, b)
+        if c is None:
+            return []
+        lines.append(Line(a, step.op, b, c))
+    return lines
+
+
+def _misread(number: int) -> Iterator[int]:
+    digits = str(number)
+    for at, digit in enumerate(digits):
+        yield from (int(digits[:at] + other + digits[at + 1 :]) for other in "23456789" if other != digit)
+    if len(digits) == 2 and digits[1] != "0":
+        yield int(digits[::-1])
+
+
+def _replaced(kind: str, part: Operand, steps: Sequence[Step], lines: Sequence[Line]) -> Iterator[int]:
+    """Yield the numbers that an error of ``kind`` puts in the place of an operand."""
+    if kind == "unit":
+        yield from part.slips
+    elif kind == "copy" and part.step is None and not part.slips:
+        yield from _misread(part.value)
+    elif kind == "dropped" and part.step is not None:
+        source = lines[part.step]
+        yield source.a
+        # Where the earlier result joins two numbers of the problem, either of them may be forgotten.
+        if steps[part.step].left.step is None and source.op in "+*":
+            yield source.b
+
+
+def spoilings(kind: str, index: int, steps: Sequence[Step], lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Yield every solution whose first error is of ``kind`` and at step ``index``."""
+    a, op, b, true = lines[index]
+    wrong: list[tuple[int, str, int, int | None]] = []
+    if kind == "arithmetic":
+        wrong = [(a, op, b, true + sign * offset) for offset in OFFSETS for sign in (1, -1) if offset < true]
+    elif kind == "operation":
+        wrong = [(a, other, b, compute(a, other, b)) for other in CONFUSED[op]]
+    else:
+        lefts = _replaced(kind, steps[index].left, steps, lines)
+        rights = _replaced(kind, steps[index].right, steps, lines)
+        wrong = [(left, op, b, compute(left, op, b)) for left in lefts]
+        wrong += [(a, op, right, compute(a, op, right)) for right in rights]
+    for left, sign, right, c in wrong:
+        if c is not None and c != true:
+            spoiled = solve(steps, index, Line(left, sign, right, c))
+            if spoiled:
+                yield spoiled
+
+
+def _fill(text: str, **slots: str) -> str:
+    for slot, words in slots.items():
+        text = text.replace(f"{{{slot}}}", words)
+    return text
+
+
+class _Story:
+    """A problem while it is being told: its sentences, its steps and where the running amount comes from."""
+
+    def __init__(self, family: Family, rng: random.Random) -> None:
+        self.words, self.events, self.rng = family.words, family.events, rng
+        self.who, self.unit = (rng.choice(family.words[key].split(", ")) for key in ("who", "unit"))
+        self.sentences: list[str] = []
+        self.steps: list[Step] = []
+        self.pool: list[Event] = rng.sample(self.events["then"], len(self.events["then"]))
+        self.amount = self._start(rng.choice(self.events["start"]))
+
+    def _start(self, event: Event) -> Operand:
+        low, high = (3, 9) if event.op == "*" else (20, 150)
+        a = self.rng.randint(low, high)
+        b = self._rate(event, *((8, 20) if event.op == "*" else (20, 150)))
+        self._tell(event.tell, a, b.value)
+        if event.op == "=":
+            return Operand(a)
+        return self._add("fact" if event.fact else "start", event, event.op, Operand(a), b)
+
+    def go_on(self, room: int) -> None:
+        """Add an event that fits into ``room`` steps; when none does, let all but * and / happen again."""
+        for event in self.pool:
+            numbers = self._numbers(event) if room > bool(event.group) else None
+            if numbers is not None:
+                self.pool.remove(event)
+                a, b = numbers
+                self._tell(self.rng.choice(LINKS) + event.tell, a, b.value)
+                change = self._add("fact" if event.fact else "group", event, "*", Operand(a), b) if event.group else b
+                self.amount = self._add("then", event, event.op, self.amount, change)
+                return
+        again = [event for event in self.events["then"] if event.op in "+-"]
+        self.pool = self.rng.sample(again, len(again))
+
+    def end(self, closing: bool) -> None:
+        """Close with a last operation or with the plain question."""
+        if not closing:
+            self._tell(self.words["ask"], 0, 0)
+            return
+        choices = [(event, self._numbers(event, most=12)) for event in self.events["close"]]
+        event, (_, b) = self.rng.choice([(event, numbers) for event, numbers in choices if numbers is not None])
+        self._tell(event.tell, 0, b.value)
+        self._add("close", event, event.op, self.amount, b)
+
+    def _numbers(self, event: Event, most: int = 4) -> tuple[int, Operand] | None:
+        """Draw an event's numbers so that the running amount stays sensible; None if there are none."""
+        value = self.amount.value if self.amount.step is None else solve(self.steps)[self.amount.step].c
+        if event.op == "/":
+            divisors = [b for b in range(2, 9) if value % b == 0 and value // b >= 5]
+            return (0, Operand(self.rng.choice(divisors))) if divisors else None
+        if event.op == "*":
+            return (0, self._rate(event, 2, most))
+        a, b = self.rng.randint(2, 6), self._rate(event, 3, 18 if event.group else 95)
+        change = a * b.value if event.group else b.value
+        return (a, b) if event.op == "+" or 3 * change <= 2 * value else None
+
+    def _rate(self, event: Event, low: int, high: int) -> Operand:
+        if event.fact:
+            value, slips, _ = FACTS[event.fact]
+            return Operand(value, slips=slips)
+        return Operand(self.rng.randint(low, high))
+
+    def _tell(self, text: str, a: int, b: int) -> None:
+        told = _fill(text, who=self.who, unit=self.unit).format(a=a, b=b)
+        self.sentences.append(told[0].upper() + told[1:] + ("" if told.endswith("?") else "."))
+
+    def _add(self, role: str, event: Event, op: str, left: Operand, right: Operand) -> Operand:
+        clause = event.by if role == "close" else self.words["now"]
+        fact = FACTS[event.fact][2] if event.fact else ""
+        slots = {"now": _fill(clause, x="{eq}"), "then": _fill(clause, x="{c}")}
+        slots |= {"by": event.by, "group": event.group, "fact": fact, "who": self.who, "unit": self.unit}
+        self.steps.append(Step(op, left, right, tuple(_fill(frame, **slots) for frame in FRAMES[role])))
+        return Operand(step=len(self.steps) - 1)
+
+
+def _compose(length: int, rng: random.Random) -> _Story:
+    family = rng.choice(families())
+    closing = rng.random() < CLOSED
+    while True:
+        story = _Story(family, rng)
+        while (room := length - closing - len(story.steps)) > 0:
+            story.go_on(room)
+        story.end(closing)
+        lines = solve(story.steps)
+        if all(any(any(spoilings(kind, at, story.steps, lines)) for kind in KINDS) for at in range(length)):
+            return story
+
+
+def _render(steps: Sequence[Step], lines: Sequence[Line], rng: random.Random) -> tuple[str, ...]:
+    """Word a solution; the draws do not depend on ``lines``, so that a wrong solution is worded like the right one."""
+    signs = {"+": "+", "-": "-", "*": rng.choice("*×"), "/": rng.choice("/÷")}
+    texts = []
+    for step, (a, op, b, c) in zip(steps, lines, strict=True):
+        equation = f"{a} {signs[op]} {b} = {c}"
+        text = rng.choice(step.wordings).format(a=a, b=b, c=c, eq=equation)
+        texts.append(text[0].upper() + text[1:])
+    texts[-1] += " " + rng.choice(ANSWERS).format(c=lines[-1].c)
+    return tuple(texts)
+
+
+def _spoil(steps: Sequence[Step], lines: Sequence[Line], rng: random.Random) -> tuple[int, str, list[Line]]:
+    """Draw where the first error is, then its kind, then the error: every position is equally likely."""
+    index = rng.randrange(len(steps))
+    found = {kind: list(spoilings(kind, index, steps, lines)) for kind in KINDS}
+    (kind,) = rng.choices(list(KINDS), [weight if found[kind] else 0 for kind, weight in KINDS.items()])
+    return index, kind, rng.choice(found[kind])
+
+
+def build(seed: int, index: int, settings: Settings) -> Draft:
+    """Return trace ``index``, a function of its arguments alone (and not of ``settings.n``)."""
+    shared = derive_rng(NAME, "shared", seed, index // 2).random() < SHARED
+    number = index - index % 2 if shared else index
+    telling = derive_rng(NAME, "problem", seed, number, settings.min_steps, settings.max_steps)
+    story = _compose(telling.randint(settings.min_steps, settings.max_steps), telling)
+    lines = written = solve(story.steps)
+    first_error, kind = -1, None
+    fate = derive_rng(NAME, "error", seed, index)
+    if fate.random() < settings.error_share:
+        first_error, kind, written = _spoil(story.steps, lines, fate)
+    solution, steps = (
+        _render(story.steps, each, derive_rng(NAME, "wording", seed, index)) for each in (lines, written)
+    )
+    text, cluster = " ".join(story.sentences), f"synthetic-problem-{number:04d}"
+    trace = Trace(f"synthetic-{index:04d}", text, steps, str(lines[-1].c), cluster)
+    gold = Gold(first_error, written[-1].c == lines[-1].c)
+    return Draft(Item(SUBSET, trace, gold), kind, solution)
+
+
+def read_settings(args: Mapping[str, Any] | None) -> Settings:
+    """Return the settings that ``args`` (numbers, or their text from a command line) ask for.
+
+    Raises:
+        UnknownNameError: there is no such setting; close names are suggested.
+        UsageError: a value is no number or out of range; the message names the range.
+    """
+    kinds = {each.name: type(each.default) for each in fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, given in (args or {}).items():
+        if name not in kinds:
+            raise UnknownNameError("setting", name, kinds)
+        values[name] = _number(name, given, whole=kinds[name] is int)
+    settings = Settings(**values)
+    low, high = settings.min_steps, settings.max_steps
+    if low > high:
+        raise UsageError(f"min_steps={low} is more than max_steps={high}: set both, 2 <= min_steps <= max_steps <= 20")
+    return settings
+
+
+def _number(name: str, given: object, *, whole: bool) -> float:
+    low, high = LIMITS[name]
+    kind = int if whole else float
+    # A bool is an int to Python, and int() would cut a fraction off.
+    if isinstance(given, str | kind | int) and not isinstance(given, bool):
+        with contextlib.suppress(ValueError):
+            value = kind(given)
+            if low <= value <= high:
+                return value
+    raise UsageError(f"{name}={given!r}: expected a {'whole ' if whole else ''}number from {low} to {high}")
+
+
+class Synthetic:
+    """The default benchmark. Settings: ``n``, ``min_steps``, ``max_steps``, ``error_share`` (see :class:`Settings`)."""
+
+    name: ClassVar[str] = NAME
+    summary: ClassVar[str] = (
+        "arithmetic word problems made on the spot, with errors at known steps; nothing to download"
+    )
+    subsets: ClassVar[tuple[str, ...]] = (SUBSET,)
+    metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
+    synthetic: ClassVar[bool] = True
+
+    def load(self, options: LoadOptions) -> TaskData:
+        """Return ``n`` items; a longer set begins with the shorter one of the same seed and other settings."""
+        for subset in options.subsets:
+            if subset not in self.subsets:
+                raise UnknownNameError("subset", subset, self.subsets)
+        settings = read_settings(options.args)
+        items = tuple(build(options.seed, index, settings).item for index in range(settings.n))
+        content = json.dumps([asdict(item) for item in items], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return TaskData(items, (Provenance(self.name, sha256=digest, rows=len(items)),))
