@@ -1,0 +1,59 @@
+"""What a model's configuration says about sharing prefixes: layer types, windows, RoPE, lengths, row size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cpmi_eval.backends.trie import ATTENTION_SHARE
+
+ROW_TOKENS = (512, 8192)
+
+
+def _rope(config: Any) -> list[dict[str, Any]]:
+    """Return the RoPE parameter sets of a configuration: one, or one per layer type (Gemma 3)."""
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return nested or [parameters]
+
+
+def rope_kind(config: Any) -> str:
+    """Return ``dynamic`` or ``longrope`` where the rotation depends on the longest sequence, else ``fixed``."""
+    kinds = {parameters.get("rope_type", "default") for parameters in _rope(config)}
+    return next((kind for kind in ("dynamic", "longrope") if kind in kinds), "fixed")
+
+
+def rope_threshold(config: Any) -> int | None:
+    """Return the length beyond which dynamic or longrope RoPE changes its rotation."""
+    text = config.get_text_config()
+    for parameters in _rope(config):
+        original = parameters.get("original_max_position_embeddings")
+        if original:
+            return int(original)
+    limit = getattr(text, "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def max_length(config: Any) -> int | None:
+    """Return the longest sequence the model takes, in tokens; ``None`` if it sets no bound."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not limit:
+        return None
+    stretch = max(float(parameters.get("factor") or 1.0) for parameters in _rope(config))
+    return int(limit * stretch) if rope_kind(config) == "dynamic" else int(limit)
+
+
+def row_tokens(model: Any) -> int:
+    """Return a good size for a packed row: small models pay more for attention, so their rows are shorter.
+
+    Per token and layer a forward pass takes about 2 N operations for N weights and 4 T d for T attended positions of
+    width d; the row length T that makes the second ATTENTION_SHARE of the first is ATTENTION_SHARE N / (2 d).
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:  # no attention to pay for
+        return ROW_TOKENS[0]
+    tables = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    weights = sum(p.numel() for p in model.parameters()) - sum({id(t): t.numel() for t in tables}.values())
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    ideal = ATTENTION_SHARE * weights / config.num_hidden_layers / (2 * width)
+    return int(min(max(ideal, ROW_TOKENS[0]), ROW_TOKENS[1]))

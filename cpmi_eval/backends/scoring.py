@@ -1,0 +1,132 @@
+"""What both scorers share: budgets, the out-of-memory rule, and log-probabilities from logits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from cpmi_eval.backends.encode import Encoded
+from cpmi_eval.errors import ModelError
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOGIT_FLOATS = 1 << 25  # logits in flight at a time: 128 MB of fp32
+
+
+class Scorer(Protocol):
+    """Scores encoded requests; the results are in their order."""
+
+    name: str
+
+    def score(self, requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]) -> list[LogProb | Failure]:
+        """Return one LogProb or Failure per request."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Budgets. ``row_tokens``: nodes of one packed row. ``batch_tokens``: tokens of one forward pass."""
+
+    row_tokens: int
+    batch_tokens: int
+    max_length: int | None
+
+
+def unscorable(encoded: Encoded, limits: Limits) -> Failure | None:
+    """Return why a request cannot be scored at all, or None. Nothing is ever truncated to make it fit."""
+    length = len(encoded.ids)
+    if encoded.start == length:
+        return Failure("empty_continuation", "the continuation has no tokens")
+    if limits.max_length is not None and length - 1 > limits.max_length:
+        return Failure("too_long", f"{length:,} tokens; the model takes {limits.max_length:,}")
+    return None
+
+
+def halving(run: Callable[[Sequence[T]], None], batch: Sequence[T], split: Callable[[T], Sequence[T]]) -> None:
+    """Run a batch; on out-of-memory run its halves, and a single element's parts as ``split`` gives them."""
+    try:
+        run(batch)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        parts: list[Sequence[T]]
+        if len(batch) > 1:
+            parts = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        else:
+            parts = [[part] for part in split(batch[0])]
+            if len(parts) < 2:
+                raise ModelError(
+                    "out of memory on a single sequence; use a smaller model, --dtype bfloat16 or a larger device"
+                ) from error
+        log.warning("out of memory on %d rows; retrying as %d parts", len(batch), len(parts))
+    else:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    for part in parts:
+        halving(run, part, split)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Renormalise over the ``top_k`` likeliest tokens / the smallest set of mass ``top_p``, and the target itself."""
+
+    top_k: int
+    top_p: float
+
+    @property
+    def active(self) -> bool:
+        """Whether this changes anything."""
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+def truncated_logprob(logprobs: Tensor, targets: Tensor, cut: Truncation) -> Tensor:
+    """Return log-probabilities of ``targets`` [n] under truncated rows of ``logprobs`` [n, vocabulary].
+
+    As in sampling, top-k is applied first and top-p to what it leaves, renormalised. The target is always kept, so a
+    target outside the support has a small probability rather than none.
+    """
+    ordered = logprobs.sort(dim=-1, descending=True).values
+    keep = torch.ones_like(ordered, dtype=torch.bool)
+    if cut.top_k:
+        keep[:, cut.top_k :] = False
+    if cut.top_p < 1.0:
+        mass = ordered.masked_fill(~keep, -torch.inf).softmax(dim=-1)
+        keep &= mass.cumsum(dim=-1) - mass < cut.top_p  # up to and including the token that reaches top_p
+    kept = ordered.masked_fill(~keep, -torch.inf).logsumexp(dim=-1)
+    chosen = logprobs.gather(1, targets[:, None]).squeeze(1)
+    lowest = ordered.masked_fill(~keep, torch.inf).min(dim=-1).values
+    return chosen - torch.where(chosen >= lowest, kept, torch.logaddexp(kept, chosen))
+
+
+def target_logprobs(logits: Tensor, rows: Tensor, targets: Tensor, cuts: Sequence[Truncation]) -> Tensor:
+    """Return the log-probability of ``targets[i]`` under ``logits[rows[i]]``, shape [n], for logits [m, vocabulary]."""
+    result = logits[rows, targets] - logits.logsumexp(dim=-1)[rows]
+    for cut in {cut for cut in cuts if cut.active}:
+        where = torch.tensor([i for i, other in enumerate(cuts) if other == cut], device=logits.device)
+        logprobs = logits[rows[where]].log_softmax(dim=-1)
+        result[where] = truncated_logprob(logprobs, targets[where], cut)
+    return result
+
+
+def cut_of(request: ScoreRequest) -> Truncation:
+    """Return the truncation a request asks for."""
+    return Truncation(request.top_k, request.top_p)
+
+
+def finite_or_failure(total: float, n_tokens: int, tokens: Tokens) -> LogProb | Failure:
+    """Return a result, or a failure where the model produced NaN or an infinity."""
+    if math.isfinite(total):
+        return LogProb(total, n_tokens, tokens)
+    return Failure("non_finite", f"the model gave a log-probability of {total}; try --dtype float32")

@@ -1,0 +1,335 @@
+"""The oracle suite: packed tries against one forward pass per request, on tiny random models of real architectures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tinymodels
+import torch
+
+from cpmi_eval.backends import packed
+from cpmi_eval.backends.hf import HFBackend
+from cpmi_eval.backends.pairwise import PairwiseScorer
+from cpmi_eval.backends.scoring import Truncation, truncated_logprob
+from cpmi_eval.errors import ModelError, UsageError
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
+
+FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "granite", "cohere", "longrope"]
+STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nSolution:\n\n"
+STEPS = ["12 + 30 = 42 apples.\n\n", "", "She gives 7 to Bo.\n\n", "So 35 are left, é ü.\n\n"]
+ANSWERS = ["35", "3", "35", "354", "\\frac{3}{4}", "1,200"]  # prefixes of each other, a duplicate, LaTeX
+
+
+def requests() -> list[ScoreRequest]:
+    """Contexts that are prefixes of each other, an empty step, several stems, answers as above."""
+    contexts = [STEM + "".join(STEPS[:n]) for n in range(len(STEPS) + 1)]
+    contexts += [STEM + step for step in STEPS] + ["Question: how many?\n\n" + STEPS[0]]
+    made = [ScoreRequest(context, "The answer is: " + answer) for context in contexts for answer in ANSWERS]
+    made.append(ScoreRequest(STEM + "The answer is: ", "3"))  # a single token
+    made.append(ScoreRequest("", "The answer"))  # nothing before it
+    return made
+
+
+def backend(name: str, dtype: torch.dtype = torch.float64, *, bos: bool = False, **args: int) -> HFBackend:
+    return HFBackend(tinymodels.model(name, dtype), tinymodels.tokenizer(bos), args={"row_tokens": 96, **args})
+
+
+def straight(name: str, dtype: torch.dtype, made: list[ScoreRequest], bos: bool = False) -> list[float]:
+    """Score request by request with nothing of the package: tokenize whole, one forward pass, log-softmax, add up."""
+    model, tokenizer = tinymodels.model(name, dtype), tinymodels.tokenizer(bos)
+    totals = []
+    for request in made:
+        encoded = tokenizer(request.context + request.continuation, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        if not request.context and not bos:
+            ids, offsets = [tokenizer.bos_token_id, *ids], [(0, 0), *offsets]
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1)
+        covered = [i for i, (_, stop) in enumerate(offsets) if stop > len(request.context)]
+        totals.append(sum(logprobs[i - 1, ids[i]].item() for i in covered))
+    return totals
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_trie_and_pairwise_equal_straight_computation_in_float64(name):
+    made = requests()
+    expected = straight(name, torch.float64, made)
+    one = backend(name)
+    trie = one.loglikelihood(made)
+    # Unpadded for Gemma 2: in float64 its eager attention turns padding wider than the window into NaN.
+    limits = replace(one.limits, batch_tokens=1) if name == "gemma2" else one.limits
+    one.scorer = PairwiseScorer(one.model, limits)
+    pairwise = one.loglikelihood(made)
+    bound = 1e-5 if name == "gemma2" else 1e-9  # its eager attention takes the softmax in fp32 whatever the dtype
+    assert [result.total for result in trie] == pytest.approx(expected, abs=bound)
+    assert [result.total for result in pairwise] == pytest.approx(expected, abs=bound)
+    assert [result.n_tokens for result in trie] == [result.n_tokens for result in pairwise]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_trie_equals_pairwise_in_float32_to_1e_4_per_token(name):
+    made = requests()
+    one = backend(name, torch.float32)
+    trie = one.loglikelihood(made)
+    one.scorer = PairwiseScorer(one.model, one.limits)
+    for ours, theirs in zip(trie, one.loglikelihood(made), strict=True):
+        assert ours.total == pytest.approx(theirs.total, abs=min(1e-4 * ours.n_tokens, 5e-4))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_bfloat16_is_near_float32(name):
+    made = requests()
+    exact = backend(name, torch.float32).loglikelihood(made)
+    rounded = backend(name, torch.bfloat16).loglikelihood(made)
+    errors = [(a.total - b.total) / a.n_tokens for a, b in zip(exact, rounded, strict=True)]
+    # Random weights of this size are far less smooth than a trained model, for which scoring.md's bound is 0.05.
+    assert math.sqrt(np.mean(np.square(errors))) < 0.15
+
+
+def test_a_window_matters_here_so_a_lost_window_would_be_seen():
+    made = [ScoreRequest(STEM, "The answer is: 35")]
+    narrow = backend("mistral").loglikelihood(made)[0].total
+    model = tinymodels.model("mistral", torch.float64)
+    window, model.config.sliding_window = model.config.sliding_window, None
+    try:
+        wide = PairwiseScorer(model, backend("llama").limits)
+        encoder = backend("mistral").encoder
+        assert abs(wide.score(made, encoder.encode(made))[0].total - narrow) > 1e-3
+    finally:
+        model.config.sliding_window = window
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gemma3"])
+def test_changing_one_branch_leaves_the_others_bit_for_bit(name):
+    one = backend(name, torch.float32)
+    kept = [ScoreRequest(STEM + step, "The answer is: 35") for step in STEPS]
+    before = one.loglikelihood([*kept[:2], ScoreRequest(STEM + "abc", " is 5"), *kept[2:]])
+    after = one.loglikelihood([*kept[:2], ScoreRequest(STEM + "xyz", " is 5"), *kept[2:]])
+    encoder = one.encoder.encode([ScoreRequest(STEM + "abc", " is 5"), ScoreRequest(STEM + "xyz", " is 5")])
+    assert len(encoder[0].ids) == len(encoder[1].ids)
+    assert before[2].total != after[2].total
+    assert [before[i].total for i in (0, 1, 3, 4)] == [after[i].total for i in (0, 1, 3, 4)]
+
+
+@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+def test_order_batch_size_and_row_size_do_not_matter(scorer):
+    made = requests()
+    model, tokenizer = tinymodels.model("qwen2", torch.float64), tinymodels.tokenizer()
+    sizes = [(40, 40), (96, 700), (4000, 4000)]
+    runs = [
+        HFBackend(model, tokenizer, scorer=scorer, args={"row_tokens": row, "batch_tokens": batch}).loglikelihood(order)
+        for (row, batch), order in zip(sizes, (made, made[::-1], made), strict=True)
+    ]
+    runs[1].reverse()
+    for other in runs[1:]:
+        assert [r.total for r in other] == pytest.approx([r.total for r in runs[0]], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bloom", "mamba", "gpt_neo"])
+def test_models_that_a_trie_cannot_serve_are_refused_and_pairwise_works(name):
+    model, tokenizer = tinymodels.model(name, torch.float32), tinymodels.tokenizer()
+    with pytest.raises(ModelError, match="--scorer pairwise"):
+        HFBackend(model, tokenizer, args={"row_tokens": 96})
+    made = requests()
+    got = HFBackend(model, tokenizer, scorer="pairwise").loglikelihood(made)
+    assert [r.total for r in got] == pytest.approx(straight(name, torch.float32, made), abs=1e-3)
+
+
+def test_dynamic_rope_is_refused_only_past_its_threshold():
+    one = backend("dynamic")
+    short = [ScoreRequest("Ada has", " 12 apples"), ScoreRequest("Ada has", " 7")]
+    expected = straight("dynamic", torch.float64, short)
+    assert [r.total for r in one.loglikelihood(short)] == pytest.approx(expected, abs=1e-9)
+    long = ScoreRequest("Ada has 12 apples, " * 10, "and so on")
+    failure = one.loglikelihood([long])[0]
+    assert isinstance(failure, Failure)
+    assert failure.kind == "too_long"
+    assert "pairwise" in failure.message
+    one.scorer = PairwiseScorer(one.model, one.limits)
+    assert one.loglikelihood([long])[0].total == pytest.approx(straight("dynamic", torch.float64, [long])[0], abs=1e-9)
+
+
+def test_too_long_and_empty_are_failures_in_their_place_and_the_rest_is_scored():
+    for scorer in ("trie", "pairwise"):
+        one = HFBackend(tinymodels.model("llama", torch.float64), tinymodels.tokenizer(), scorer=scorer)
+        huge = ScoreRequest("word " * 250_000, "35")  # 1.25 MB
+        good = ScoreRequest(STEM, "The answer is: 35")
+        results = one.loglikelihood([huge, good, ScoreRequest(STEM, "")])
+        assert isinstance(results[0], Failure)
+        assert results[0].kind == "too_long"
+        assert "512" in results[0].message
+        assert results[1].total == pytest.approx(straight("llama", torch.float64, [good])[0], abs=1e-9)
+        assert isinstance(results[2], Failure)
+        assert results[2].kind == "empty_continuation"
+        assert one.loglikelihood([]) == []
+
+
+@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
+    one = HFBackend(tinymodels.model("llama", torch.float32), tinymodels.tokenizer(), scorer=scorer)
+
+    class Broken(torch.nn.Module):
+        weight = one.model.get_output_embeddings().weight
+
+        def forward(self, hidden):
+            return torch.full((*hidden.shape[:-1], self.weight.shape[0]), float("nan"))
+
+    head = one.model.lm_head
+    try:
+        one.model.lm_head = Broken()
+        if scorer == "trie":
+            one.scorer.head = one.model.lm_head
+        (result,) = one.loglikelihood([ScoreRequest(STEM, "35")])
+    finally:
+        one.model.lm_head = head
+    assert isinstance(result, Failure)
+    assert result.kind == "non_finite"
+
+
+def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch):
+    made = requests()
+    one = backend("llama", batch_tokens=2000)
+    expected = one.loglikelihood(made)
+    whole, sizes = one.scorer._hidden, []
+    longest = packed._padded(max(len(e.ids) for e in one.encoder.encode(made)))
+
+    def limited(rows, width):
+        sizes.append(len(rows) * width)
+        if len(rows) * width > longest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(rows, width)
+
+    monkeypatch.setattr(one.scorer, "_hidden", limited)
+    again = one.loglikelihood(made)
+    assert max(sizes) > longest
+    assert [r.total for r in again] == pytest.approx([r.total for r in expected], abs=1e-9)
+    assert all(result.n_tokens == other.n_tokens for result, other in zip(again, expected, strict=True))
+
+    monkeypatch.setattr(one.scorer, "_hidden", lambda rows, width: limited([None] * 1000, width))
+    with pytest.raises(ModelError, match="out of memory on a single sequence"):
+        one.loglikelihood(made[:1])
+
+
+def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
+    one = backend("llama")
+    monkeypatch.setattr(one.scorer, "_hidden", lambda rows, width: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        one.loglikelihood(requests()[:1])
+
+
+def test_the_head_runs_on_the_predicting_positions_only_each_once():
+    one = backend("llama", row_tokens=4000, batch_tokens=4000)
+    rows = []
+    hook = one.scorer.head.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
+    made = [ScoreRequest(STEM, "The answer is: " + answer) for answer in ("35", "35", "354")]
+    one.loglikelihood(made)
+    hook.remove()
+    predicting = {tuple(e.ids[:i]) for e in one.encoder.encode(made) for i in range(e.start, len(e.ids))}
+    assert len(predicting) <= sum(rows) < len(predicting) + packed.SHAPE_STEP
+
+
+def test_tokens_are_accounted_once_to_one_of_the_requests_that_share_them():
+    one = backend("llama", row_tokens=4000, batch_tokens=4000)
+    made = [
+        ScoreRequest(STEM, "The answer is: 35"),
+        ScoreRequest(STEM, "The answer is: 35"),
+        ScoreRequest(STEM, "Bo has 7"),
+    ]
+    lengths = [len(e.ids) - 1 for e in one.encoder.encode(made)]
+    first, second, third = (result.tokens for result in one.loglikelihood(made))
+    stem = one.encoder.encode(made)[0].start
+    assert first == Tokens(requested=lengths[0], computed=lengths[0])
+    assert second == Tokens(requested=lengths[1], computed=0)
+    assert third == Tokens(requested=lengths[2], computed=lengths[2] - stem)
+    one.scorer = PairwiseScorer(one.model, one.limits)
+    assert [r.tokens.computed for r in one.loglikelihood(made)] == lengths
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_exactly_one_bos(bos):
+    encoder = backend("llama", bos=bos).encoder
+    assert encoder.encode([ScoreRequest("Ada", " has")])[0].ids.tolist().count(0) == int(bos)
+    assert encoder.encode([ScoreRequest("<bos>Ada", " has")])[0].ids.tolist().count(0) == 1
+    chat = backend("llama", bos=bos).chat_prompt("How many?")
+    assert chat.startswith("<bos>[user] How many?")
+    assert chat.endswith("[assistant] ")
+    assert encoder.encode([ScoreRequest(chat, "35")])[0].ids.tolist().count(0) == 1
+    assert encoder.encode_prompt("Ada has").count(0) == int(bos)
+    assert encoder.encode_prompt("<bos>Ada has").count(0) == 1
+
+
+def test_scores_with_bos_equal_straight_computation():
+    made = requests()
+    got = backend("llama", bos=True).loglikelihood(made)
+    assert [r.total for r in got] == pytest.approx(straight("llama", torch.float64, made, bos=True), abs=1e-9)
+
+
+def test_a_token_across_the_boundary_belongs_to_the_continuation():
+    encoder = backend("llama").encoder
+    one = encoder.encode([ScoreRequest("The ans", "wer")])[0]
+    assert "Ġanswer" in encoder.tokenizer.convert_ids_to_tokens(one.ids)
+    assert encoder.tokenizer.decode(one.ids[one.start :]) == " answer"
+
+
+def test_slow_tokenizers_and_wrong_arguments_are_refused():
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ModelError, match="fast tokenizer"):
+        HFBackend(tinymodels.model("llama"), Slow())
+    with pytest.raises(UsageError, match="row_tokens must be a positive whole number"):
+        HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), args={"row_tokens": -1})
+    with pytest.raises(UsageError, match="trie"):
+        HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), scorer="tree")
+
+
+def brute_truncated(probabilities: np.ndarray, target: int, top_k: int, top_p: float) -> float:
+    """Follow the words: keep the k likeliest, of these the smallest set of mass >= p, and the target; renormalise."""
+    order = [int(i) for i in np.argsort(-probabilities, kind="stable")]
+    kept = order[:top_k] if top_k else order
+    whole, chosen, mass = sum(probabilities[kept]), [], 0.0
+    for token in kept:
+        if top_p < 1.0 and mass >= top_p:
+            break
+        chosen.append(token)
+        mass += probabilities[token] / whole
+    if target not in chosen:
+        chosen.append(target)
+    return math.log(probabilities[target] / sum(probabilities[chosen]))
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.5), (0, 0.9), (4, 0.7), (400, 0.999)])
+def test_truncation_against_brute_force(top_k, top_p):
+    generator = torch.Generator().manual_seed(top_k)
+    logprobs = torch.randn(60, 50, generator=generator, dtype=torch.float64).mul(2).log_softmax(-1)
+    targets = torch.arange(60) % 50
+    got = truncated_logprob(logprobs, targets, Truncation(top_k, top_p))
+    expected = [
+        brute_truncated(row.exp().numpy(), int(target), top_k, top_p)
+        for row, target in zip(logprobs, targets, strict=True)
+    ]
+    assert got.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_truncated_requests_mix_with_whole_ones_and_both_scorers_agree():
+    cut = [ScoreRequest(r.context, r.continuation, top_k=5, top_p=0.8) for r in requests()]
+    mixed = [r for pair in zip(requests(), cut, strict=True) for r in pair]
+    one = backend("llama")
+    trie = [r.total for r in one.loglikelihood(mixed)]
+    one.scorer = PairwiseScorer(one.model, one.limits)
+    assert [r.total for r in one.loglikelihood(mixed)] == pytest.approx(trie, abs=1e-9)
+    assert trie[::2] == pytest.approx(straight("llama", torch.float64, requests()), abs=1e-9)
+    assert trie[1] > trie[0]
+
+
+def test_describe_names_what_a_manifest_needs():
+    facts = backend("llama").describe()
+    assert facts["dtype"] == "float64"
+    assert facts["device"] == "cpu"
+    assert facts["scorer"] == "trie"
+    assert facts["row_tokens"] == 96
+    assert facts["trie_difference_per_token"] < 1e-9
+    assert isinstance(backend("llama").loglikelihood([ScoreRequest("a", "b")])[0], LogProb)
