@@ -1,0 +1,260 @@
+"""CPMI: how much a step raises the log-probability of the right answer over that of hard negatives.
+
+Lee, Hong, Lee: Efficient Process Reward Modeling via Contrastive Mutual Information (ACL 2026, arXiv 2604.10660).
+
+l(X | C) is the mean token log-probability of the target "The answer is: X" after context C, averaged over K prompt
+templates. The reward of step i is D_i(A) - weight * mean_m D_i(N_m), for the reference answer A and negatives N_m, with
+
+    marginal  D_i(X) = l(X | q, s_i)       - l(X | q)
+    prefix    D_i(X) = l(X | q, s_1..s_i)  - l(X | q, s_1..s_i-1)
+    loo       D_i(X) = l(X | q, all steps) - l(X | q, all steps but s_i)
+
+A context is a template filled with the problem, then each step followed by the step separator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from cpmi_eval import settings
+from cpmi_eval.errors import UsageError
+from cpmi_eval.labelers import negatives
+from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.seeding import derive_rng, derive_seed
+from cpmi_eval.types import (
+    Failure,
+    Generation,
+    LogProb,
+    Sampling,
+    Scored,
+    ScoreRequest,
+    StepScores,
+    Tokens,
+    Trace,
+    TraceFailure,
+)
+
+TEMPLATES = (
+    "Problem: {problem}\n\nStep-by-step solution:\n\n",
+    "Read the question and reason it through before you state the result.\n\nQuestion: {problem}\n\nReasoning:\n\n",
+    "{problem}\n\nLet us work this out one step at a time.\n\n",
+    "Exercise\n{problem}\n\nWorked solution\n\n",
+)
+VARIANTS = ("marginal", "prefix", "loo")
+NORMALIZE = ("target", "answer", "none")
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Which steps each context holds, and per step the contexts with and without it."""
+
+    steps: tuple[tuple[int, ...], ...]
+    pairs: tuple[tuple[int, int], ...]
+
+
+def contexts(variant: str, n: int) -> Contexts:
+    """Return the contexts that ``variant`` compares for a trace of ``n`` steps: n + 1 of them."""
+    every = tuple(range(n))
+    if variant == "marginal":
+        return Contexts(((), *((i,) for i in every)), tuple((i + 1, 0) for i in every))
+    if variant == "prefix":
+        return Contexts(tuple(every[:i] for i in range(n + 1)), tuple((i + 1, i) for i in every))
+    return Contexts((every, *(every[:i] + every[i + 1 :] for i in every)), tuple((0, i + 1) for i in every))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The requests of one trace: template-major, then context, then answer (the reference first)."""
+
+    trace: Trace
+    answers: tuple[str, ...]
+    sampled: int
+    requests: tuple[ScoreRequest, ...]
+    tokens: Tokens
+
+
+class CPMI:
+    """Contrastive pointwise mutual information between a step and the answer."""
+
+    name: ClassVar[str] = "cpmi"
+    summary: ClassVar[str] = "contrastive pointwise mutual information (arXiv 2604.10660); uses the reference answer"
+    kind: ClassVar[Literal["labeler"]] = "labeler"
+    needs: ClassVar[frozenset[str]] = frozenset({"answer"})
+
+    def __init__(
+        self,
+        variant: str = "marginal",
+        templates: str | None = None,
+        step_separator: str = "\\n\\n",
+        target: str = "The answer is: {answer}",
+        n_negatives: int = 4,
+        sampled: int = 0,
+        negatives_file: str | None = None,
+        weight: float = 1.0,
+        normalize: str = "target",
+        top_k: int = 0,
+        top_p: float = 1.0,
+        chat: bool = False,
+        seed: int = 0,
+    ) -> None:
+        r"""Check the settings.
+
+        Args:
+            variant: ``marginal`` (the paper's default), ``prefix`` or ``loo``.
+            templates: a YAML file with a list of strings, each with ``{problem}``; replaces the built-in four.
+            step_separator: follows each step in a context; ``\n`` and ``\t`` are understood.
+            target: what is scored; holds ``{answer}``.
+            n_negatives: how many negatives (M) a reference answer is contrasted with, at most.
+            sampled: how many negatives to ask the model for first; rule-based ones fill up to ``n_negatives``.
+            negatives_file: JSON lines ``{"id": ..., "negatives": [...]}``; replaces both sources.
+            weight: weight of the negatives' mean term.
+            normalize: ``target`` (mean over the target's tokens), ``answer`` (mean over the answer's own tokens, given
+                the words before it) or ``none`` (sum over the target).
+            top_k: renormalise over the k likeliest tokens (and the scored one); 0 is off.
+            top_p: renormalise over the smallest set of this mass (and the scored token); 1 is off.
+            chat: render the template as a user turn of the model's chat template; the steps are the assistant's.
+            seed: of the negatives, together with the trace's id.
+        """
+        self.variant = settings.choice("variant", variant, VARIANTS)
+        self.templates = TEMPLATES if templates is None else read_templates(Path(templates))
+        self.separator = settings.unescape(str(step_separator))
+        before, mark, after = str(target).partition("{answer}")
+        if not mark:
+            raise UsageError(f"target must hold {{answer}}, not {target!r}")
+        self.target = (settings.unescape(before), settings.unescape(after))
+        self.n_negatives = settings.integer("n_negatives", n_negatives, 1)
+        self.sampled = settings.integer("sampled", sampled, 0)
+        self.from_file = None if negatives_file is None else negatives.read_file(Path(negatives_file))
+        if self.from_file is not None and self.sampled:
+            raise UsageError("negatives_file replaces sampled negatives; give one of the two")
+        self.weight = settings.number("weight", weight)
+        self.normalize = settings.choice("normalize", normalize, NORMALIZE)
+        self.top_k = settings.integer("top_k", top_k, 0)
+        self.top_p = settings.number("top_p", top_p, 1e-6, 1.0)
+        self.chat = settings.flag("chat", chat)
+        self.seed = seed
+        asked: set[Capability] = {"loglikelihood"}
+        if self.sampled:
+            asked.add("generate")
+        self.capabilities: frozenset[Capability] = frozenset(asked)
+        self.native_threshold: float | None = 0.0
+
+    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+        """Yield one result per trace: the rewards, or why there are none."""
+        if backend is None:
+            raise UsageError("cpmi needs a model")
+        proposed = self._sample(traces, backend)
+        plans: list[_Plan | TraceFailure] = [
+            self._plan(trace, backend, generation) for trace, generation in zip(traces, proposed, strict=True)
+        ]
+        requests = [request for plan in plans if isinstance(plan, _Plan) for request in plan.requests]
+        results = iter(backend.loglikelihood(requests))
+        for plan in plans:
+            if isinstance(plan, _Plan):
+                yield self._reduce(plan, [next(results) for _ in plan.requests])
+            else:
+                yield plan
+
+    def _sample(self, traces: Sequence[Trace], backend: Backend) -> Sequence[Generation | Failure | None]:
+        """Ask the model for wrong results, per trace under its own seed; one Generation or Failure per trace."""
+        if not self.sampled:
+            return [None] * len(traces)
+        able = [trace for trace in traces if trace.answer is not None]
+        prompts = [negatives.sampling_prompt(trace.problem, trace.steps, trace.answer or "") for trace in able]
+        if self.chat:
+            prompts = [backend.chat_prompt(prompt) for prompt in prompts]
+        sampling = Sampling(n=self.sampled, max_new_tokens=24, temperature=1.05, top_p=0.9)
+        seeds = [derive_seed(self.seed, "negatives", trace.id) for trace in able]
+        made = iter(backend.generate(prompts, sampling, seeds))
+        return [None if trace.answer is None else next(made) for trace in traces]
+
+    def _plan(self, trace: Trace, backend: Backend, generation: Generation | Failure | None) -> _Plan | TraceFailure:
+        """Choose the negatives and lay out the requests."""
+        if trace.answer is None:
+            return TraceFailure(trace.id, Failure("no_reference", "no reference answer is known for this problem"))
+        if isinstance(generation, Failure):
+            return TraceFailure(trace.id, generation)
+        spent = generation.tokens if generation else Tokens()
+        preferred = _proposals(generation, trace.answer) if generation else []
+        if self.from_file is None:
+            rng = derive_rng(self.seed, "rules", trace.id)
+            chosen = negatives.pick(trace.answer, self.n_negatives, rng, preferred)
+            hint = f"no rule edits the answer {trace.answer!r}; try sampled=8 or negatives_file=FILE"
+        else:
+            chosen = self.from_file.get(trace.id, [])
+            hint = "the negatives file has no line for this trace"
+        if not chosen:
+            return TraceFailure(trace.id, Failure("no_negatives", hint), spent)
+        answers = (trace.answer, *chosen)
+        sampled = sum(answer in preferred for answer in chosen)
+        return _Plan(trace, answers, sampled, tuple(self._requests(trace, answers, backend)), spent)
+
+    def _requests(self, trace: Trace, answers: Sequence[str], backend: Backend) -> Iterator[ScoreRequest]:
+        before, after = self.target
+        for template in self.templates:
+            base = template.replace("{problem}", trace.problem)
+            if self.chat:
+                base = backend.chat_prompt(base)
+            for members in contexts(self.variant, len(trace.steps)).steps:
+                context = base + "".join(trace.steps[i] + self.separator for i in members)
+                for answer in answers:
+                    if self.normalize == "answer":
+                        yield ScoreRequest(context + before, answer + after, self.top_k, self.top_p)
+                    else:
+                        yield ScoreRequest(context, before + answer + after, self.top_k, self.top_p)
+
+    def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
+        """Turn log-probabilities into rewards; see the module's formulas."""
+        tokens = plan.tokens
+        values = []
+        for result in results:
+            if isinstance(result, Failure):
+                return TraceFailure(plan.trace.id, result, tokens)
+            tokens = tokens + result.tokens
+            values.append(result.total if self.normalize == "none" else result.total / result.n_tokens)
+        shape = (len(self.templates), len(plan.trace.steps) + 1, len(plan.answers))
+        mean = np.array(values).reshape(shape).mean(axis=0)  # [contexts, answers], averaged over templates
+        pairs = contexts(self.variant, len(plan.trace.steps)).pairs
+        terms: NDArray[np.float64] = np.array([mean[with_] - mean[without] for with_, without in pairs])
+        rewards = terms[:, 0] - self.weight * terms[:, 1:].mean(axis=1)
+        details = {
+            "answer": plan.answers[0],
+            "negatives": list(plan.answers[1:]),
+            "sampled_negatives": plan.sampled,
+            "gold_terms": terms[:, 0].tolist(),
+            "negative_terms": terms[:, 1:].tolist(),
+        }
+        return StepScores(plan.trace.id, tuple(rewards.tolist()), tokens, details)
+
+
+def _proposals(generation: Generation, answer: str) -> list[str]:
+    """Return what can be read as an answer out of the sampled texts, in order."""
+    parsed = (negatives.parse_sample(one.text, answer) for one in generation.completions)
+    return [text for text in parsed if text is not None]
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Read prompt templates from a YAML list of strings, each with ``{problem}``.
+
+    Raises:
+        UsageError: no such file, not YAML, not such a list.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"templates file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"templates file {path} cannot be read: {error}") from error
+    if not isinstance(content, list) or not content:
+        raise UsageError(f"templates file {path} must be a YAML list of strings")
+    for place, template in enumerate(content, 1):
+        if not isinstance(template, str) or "{problem}" not in template:
+            raise UsageError(f"templates file {path}: entry {place} must be a string that holds {{problem}}")
+    return tuple(content)
