@@ -1,0 +1,110 @@
+"""One frozen description of a run. Everything that can change a result is in it, and in its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpmi_eval import settings
+from cpmi_eval.errors import UnknownNameError, UsageError
+
+NOT_IN_FINGERPRINT = {"data_dir", "output_path"}  # where, not what: data is identified by its content
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to run. ``limit``: an int is a number of traces per subset, a float below 1 a share of each."""
+
+    labeler: str
+    task: str
+    labeler_args: Mapping[str, Any] = field(default_factory=dict)
+    task_args: Mapping[str, Any] = field(default_factory=dict)
+    subset: Sequence[str] = ()
+    model: str = "smollm2-135m"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "hf"
+    dtype: str = "auto"
+    device: str = "auto"
+    batch_size: int | str = "auto"
+    scorer: str = "trie"
+    threshold: str = "native"
+    limit: int | float | None = None
+    seed: int = 0
+    data_dir: str | os.PathLike[str] | None = None
+    output_path: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Bring values into their form; refuse those that no task or labeler could make sense of."""
+        for name in ("labeler_args", "task_args", "model_args"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise UsageError(f"{name} must be a mapping of settings, not {getattr(self, name)!r}")
+        for name in ("data_dir", "output_path"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        names = (self.subset,) if isinstance(self.subset, str) else self.subset
+        if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+            raise UsageError(f"subset must be a list of names, not {self.subset!r}")
+        object.__setattr__(self, "subset", tuple(names))
+        if self.batch_size != "auto":
+            settings.integer("batch_size", self.batch_size, 1)
+        settings.integer("seed", self.seed, 0)
+        if isinstance(self.limit, float):
+            if not 0 < self.limit < 1:
+                raise UsageError(f"limit must be a whole number of at least 1 or a share below 1, not {self.limit}")
+        elif self.limit is not None:
+            settings.integer("limit", self.limit, 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the config as plain JSON values."""
+        return {**asdict(self), "subset": list(self.subset)}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of the config that can change a result."""
+        return {key: value for key, value in self.as_dict().items() if key not in NOT_IN_FINGERPRINT}
+
+    def default_output(self, model: bool) -> Path:
+        """Return a run directory of this config's own (named after its ``model`` if it runs one)."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True, default=str).encode()).hexdigest()
+        name = Path(self.model).name.removesuffix(".gguf").lower()
+        parts = [self.task, self.labeler, *([name] if model else []), digest[:8]]
+        return Path("runs") / "-".join(parts)
+
+
+def parse_limit(text: str) -> int | float:
+    """Parse ``--limit``: ``50`` or ``0.1``."""
+    value = settings.scalar(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"limit must be a whole number or a share below 1, not {text!r}")
+    return value
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read run settings from YAML or JSON: a mapping with the names of the flags, or a run's ``manifest.json``.
+
+    Raises:
+        UsageError: no such file, not a mapping.
+        UnknownNameError: a key that is no setting; close names are suggested.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"config file {path} cannot be read: {error}") from error
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        content = {key: value for key, value in content["config"].items() if key != "output_path"}
+    if not isinstance(content, dict):
+        raise UsageError(f"config file {path} must be a mapping of settings")
+    known = {item.name for item in fields(RunConfig)}
+    values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    for key in values:
+        if key not in known:
+            raise UnknownNameError(f"setting in {path}", key, known)
+    return values

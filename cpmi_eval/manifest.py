@@ -1,0 +1,97 @@
+"""manifest.json: what a run is, and the check that a directory is not used for two different ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cpmi_eval.backends.models import sha256_of
+from cpmi_eval.config import RunConfig
+from cpmi_eval.cost import Meter
+from cpmi_eval.errors import StoreError
+from cpmi_eval.protocols import Backend
+from cpmi_eval.store import SCHEMA_VERSION, Store, write_json
+from cpmi_eval.types import JSON, TaskData
+
+PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "math-verify")
+SAME_MODEL = ("model", "sha256", "revision", "dtype", "device", "attention", "scorer", "row_tokens", "batch_tokens")
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Say which of ``keys`` differ and how; empty if none does."""
+    return "; ".join(
+        f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in keys if theirs.get(key) != ours.get(key)
+    )
+
+
+def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
+    """Return the directory's manifest, or write a new one.
+
+    Raises:
+        StoreError: the directory holds a different run; names the settings, data or files that differ.
+    """
+    identity = {
+        **config.identity(),
+        "data": [asdict(one) for one in data.provenance],
+        "files": {key: sha256_of([Path(value)]) for key, value in config.labeler_args.items() if _is_file(value)},
+    }
+    manifest = store.manifest()
+    if manifest is not None and (manifest["sessions"] or store.samples_path.exists()):  # else it never got to score
+        theirs = manifest.get("identity", {})
+        differ = differences(theirs, identity, sorted({*identity, *theirs}))
+        if differ:
+            raise StoreError(f"{store.path} holds a different run ({differ}). Use another --output_path, or --fresh")
+        return manifest
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.as_dict(),
+        "identity": identity,
+        "versions": _versions(),
+        "machine": {"platform": platform.platform(), "processor": platform.machine()},
+        "data": identity["data"],
+        "model": None,
+        "sessions": [],
+    }
+    write_json(store.manifest_path, manifest)
+    return manifest
+
+
+def _is_file(value: object) -> bool:
+    """Return whether a setting names a file; a long text or one with a zero byte does not."""
+    try:
+        return isinstance(value, str) and Path(value).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def start_session(store: Store, manifest: JSON, backend: Backend | None, meter: Meter) -> None:
+    """Record the model and what loading cost.
+
+    Raises:
+        StoreError: the run was begun with another model, device, dtype or batching.
+    """
+    model = None if backend is None else backend.describe()
+    if manifest["model"] is not None and model is not None:
+        differ = differences(manifest["model"], model, SAME_MODEL)
+        if differ:
+            raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
+    manifest["model"] = model
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest["sessions"].append({"started": started, "seconds": dict(meter.seconds)})
+    write_json(store.manifest_path, manifest)

@@ -1,0 +1,1 @@
+"""Turn step scores and gold annotations into results."""

@@ -1,0 +1,63 @@
+"""What a metric sees of a trace, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpmi_eval.errors import UsageError
+from cpmi_eval.types import Gold
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trace's gold annotation beside what was scored and predicted.
+
+    ``scores`` is ``None`` where scoring failed. ``prediction`` is the index of the first step called wrong, -1 for
+    none, ``None`` where there is no prediction. ``undecided``: the scorer ranks but decides nothing; that is no miss.
+    """
+
+    gold: Gold
+    scores: tuple[float, ...] | None
+    prediction: int | None
+    undecided: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value over ``n`` things (traces; labelled steps for a step metric). ``None``: not defined on this data."""
+
+    value: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The rule that turns step scores into a prediction. ``value`` is ``None`` where the scorer makes no decision."""
+
+    protocol: str
+    value: float | None
+
+    def predict(self, scores: tuple[float, ...]) -> int | None:
+        """Return the index of the first step scored below the threshold, -1 if there is none."""
+        cut = self.value
+        if cut is None:
+            return None
+        return next((i for i, score in enumerate(scores) if score < cut), -1)
+
+
+def threshold(protocol: str, native: float | None) -> Threshold:
+    """Resolve ``native`` (the scorer's own decision) or ``fixed:x``.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if protocol == "native":
+        return Threshold(protocol, native)
+    name, _, text = protocol.partition(":")
+    try:
+        value = float(text) if name == "fixed" else float("nan")
+    except ValueError:
+        value = float("nan")
+    if value - value != 0:
+        raise UsageError(f"unknown threshold {protocol!r}; use native or fixed:x (for instance fixed:0.5)")
+    return Threshold(f"fixed:{value:g}", value)

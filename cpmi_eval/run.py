@@ -1,0 +1,292 @@
+"""The one loop: task -> labeler -> store -> metrics, with one meter over all of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cpmi_eval import cost, registry, settings
+from cpmi_eval.config import RunConfig
+from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
+from cpmi_eval.guard import score_batch
+from cpmi_eval.manifest import open_manifest, start_session
+from cpmi_eval.metrics.outcome import Metric, Threshold, threshold
+from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions, Task
+from cpmi_eval.seeding import derive_seed
+from cpmi_eval.store import Store, write_json
+from cpmi_eval.summary import summarize
+from cpmi_eval.types import JSON, Item, Scored, StepScores, TaskData, TraceFailure
+
+log = logging.getLogger(__name__)
+
+CHARACTERS_PER_TOKEN = 4  # a guess, used only to size batches
+TRACES_WITHOUT_MODEL = 256  # traces per batch where no model runs
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: traces done of all; tokens put through the model and seconds spent on it in this session."""
+
+    done: int
+    total: int
+    phase: str
+    computed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run. ``summary`` is the content of results.json, ``rows`` that of samples.jsonl in task order."""
+
+    path: Path
+    summary: JSON
+    rows: tuple[JSON, ...]
+
+    @property
+    def results(self) -> Mapping[str, Mapping[str, Metric]]:
+        """Metrics by task (``processbench/gsm8k``, and ``processbench`` for the mean over subsets)."""
+        return {
+            task: {name: Metric(entry["value"], entry["n"]) for name, entry in metrics.items()}
+            for task, metrics in self.summary["results"].items()
+        }
+
+    @property
+    def failed(self) -> int:
+        """Rows that errored; traces without a reference answer are the data's matter and not counted."""
+        return sum(n for kind, n in self.summary["errors"].items() if kind != "no_reference")
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything a run is made of before any data or weight is loaded."""
+
+    config: RunConfig
+    task: Task
+    labeler: Labeler
+    backend_class: type[Backend] | None
+    rule: Threshold
+    path: Path
+
+
+def prepare(config: RunConfig) -> _Setup:
+    """Resolve names and check that labeler, backend and settings fit together. Loads nothing.
+
+    Raises:
+        UsageError: an unknown name or setting, or a backend that lacks what the labeler needs.
+    """
+    task = registry.load("tasks", config.task)()
+    labeler = settings.construct(
+        f"{config.labeler} labeler", registry.load("labelers", config.labeler), config.labeler_args, seed=config.seed
+    )
+    backend_class = registry.load("backends", config.backend)
+    backend_class.check(_backend_options(config))
+    missing = labeler.capabilities - backend_class.capabilities
+    if missing:
+        able = [name for name in registry.entries("backends") if labeler.capabilities <= _capabilities(name)]
+        raise UsageError(
+            f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {config.backend!r} "
+            f"does not offer; backends that do: {', '.join(able) or 'none'}"
+        )
+    rule = threshold(config.threshold, labeler.native_threshold)
+    model = bool(labeler.capabilities)
+    path = Path(config.output_path) if config.output_path else config.default_output(model)
+    return _Setup(config, task, labeler, backend_class if model else None, rule, path)
+
+
+def _capabilities(backend: str) -> frozenset[str]:
+    return frozenset(registry.load("backends", backend).capabilities)
+
+
+def _backend_options(config: RunConfig) -> BackendOptions:
+    return BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+
+
+def run(config: RunConfig, *, fresh: bool = False, progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Carry out a run, or finish one that was interrupted in the same directory.
+
+    Args:
+        config: what to run.
+        fresh: set an earlier run in the directory aside instead of resuming it.
+        progress: called after each phase and batch.
+
+    Raises:
+        UsageError: nothing was scored, or scoring had to stop; what was scored is kept and the same call goes on.
+    """
+    setup = prepare(config)
+    report = progress or (lambda _: None)
+    meter = cost.Meter()
+    with meter.phase("load_data"):
+        data = _load(setup)
+    with Store(setup.path) as store:
+        if fresh and (aside := store.set_aside()):
+            log.info("the earlier run is now in %s", aside)
+        manifest = open_manifest(store, config, data)
+        if not store.traces_path.exists():
+            store.write_traces(_trace_rows(data, config.task))
+        keys = {_key(item, config.task): item for item in data.items}
+        rows = {(row["task"], row["id"]): row for row in store.rows()}
+        if not rows.keys() <= keys.keys():
+            raise StoreError(f"{store.samples_path} has rows of other traces than this run's; start anew with --fresh")
+        if len(rows) < len(keys):
+            report(Progress(len(rows), len(keys), "loading the model"))
+            backend = _open_backend(setup, meter)
+            start_session(store, manifest, backend, meter)
+            for row in _score(setup, data, backend, rows, store, report):
+                rows[row["task"], row["id"]] = row
+        ordered = tuple(rows[key] for key in keys)
+        summary = summarize(config, setup.task, setup.labeler, setup.rule, data, ordered, manifest)
+        write_json(store.results_path, summary)
+    return RunResult(setup.path, summary, ordered)
+
+
+def _load(setup: _Setup) -> TaskData:
+    config = setup.config
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    data = setup.task.load(LoadOptions(tuple(config.subset), data_dir, config.seed, config.task_args))
+    if not data.items:
+        raise DataError(f"the task {config.task!r} has no traces with these settings")
+    repeated = [name for name, n in Counter(item.trace.id for item in data.items).items() if n > 1]
+    if repeated:
+        raise DataError(f"the task {config.task!r} repeats trace ids: {', '.join(repeated[:5])}; they must be unique")
+    if config.limit is None:
+        return data
+    kept = _limited(data.items, config.limit, config.seed)
+    return replace(data, items=tuple(item for item in data.items if item.trace.id in kept))
+
+
+def _limited(items: Sequence[Item], limit: int | float, seed: int) -> set[str]:
+    """Choose ``limit`` traces of each subset at random under the seed; a smaller limit is part of a larger one.
+
+    Not the first ones: benchmark files are sorted (ProcessBench lists erroneous traces first).
+    """
+    by_subset: dict[str, list[str]] = {}
+    for item in items:
+        by_subset.setdefault(item.subset, []).append(item.trace.id)
+    kept: set[str] = set()
+    for ids in by_subset.values():
+        ids.sort(key=lambda one: derive_seed(seed, "limit", one))
+        count = limit if isinstance(limit, int) else max(1, math.ceil(limit * len(ids)))
+        kept.update(ids[:count])
+    return kept
+
+
+def _trace_rows(data: TaskData, task: str) -> Iterator[JSON]:
+    """Return the texts of the run's traces, so that a run directory can be read without its data."""
+    for item in data.items:
+        key, name = _key(item, task)
+        yield {"id": name, "task": key, **{k: v for k, v in asdict(item.trace).items() if k != "id"}}
+
+
+def _key(item: Item, task: str) -> tuple[str, str]:
+    return f"{task}/{item.subset}", item.trace.id
+
+
+def _open_backend(setup: _Setup, meter: cost.Meter) -> Backend | None:
+    if setup.backend_class is None:
+        return None
+    with meter.phase("load_model"):
+        return setup.backend_class.open(_backend_options(setup.config))
+
+
+def batches(items: Sequence[Item], batch_size: int | str, backend: Backend | None) -> Iterator[Sequence[Item]]:
+    """Cut the items into batches: of a given number of traces, or by a budget of text for the backend."""
+    if isinstance(batch_size, int) or backend is None:
+        size = batch_size if isinstance(batch_size, int) else TRACES_WITHOUT_MODEL
+        yield from (items[start : start + size] for start in range(0, len(items), size))
+        return
+    budget = backend.batch_tokens * CHARACTERS_PER_TOKEN
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.trace.problem) + sum(map(len, item.trace.steps))
+        if size >= budget:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _score(
+    setup: _Setup,
+    data: TaskData,
+    backend: Backend | None,
+    finished: Mapping[tuple[str, str], JSON],
+    store: Store,
+    report: Callable[[Progress], None],
+) -> Iterator[JSON]:
+    """Score what is not finished, store it batch by batch, yield the new rows.
+
+    Batches are the same whether or not the run was interrupted, and one that was cut short is scored again as a whole
+    (its finished rows stay as they are), so that a resumed run gives the same numbers to the last bit.
+    """
+    done, computed, spent = len(finished), 0, 0.0
+    task = setup.config.task
+    for batch in batches(data.items, setup.config.batch_size, backend):
+        owed = [item for item in batch if _key(item, task) not in finished]
+        if not owed:
+            continue
+        start = time.perf_counter()
+        scored = score_batch(setup.labeler, [item.trace for item in batch], backend)
+        wall = time.perf_counter() - start
+        seconds = cost.shares(wall, [scored[item.trace.id].tokens for item in batch])
+        peak = 0 if backend is None else backend.peak_memory_bytes()
+        rows = {
+            item.trace.id: _row(task, item, scored[item.trace.id], setup.rule, share, peak)
+            for item, share in zip(batch, seconds, strict=True)
+        }
+        fresh = [rows[item.trace.id] for item in owed]
+        store.append(fresh)
+        yield from fresh
+        done += len(owed)
+        computed += sum(row["cost"]["tokens"]["computed"] for row in rows.values())
+        spent += wall
+        report(Progress(done, len(data.items), "scoring", computed, spent))
+
+
+def _row(task: str, item: Item, result: Scored, rule: Threshold, seconds: float, peak: int) -> JSON:
+    scores = list(result.values) if isinstance(result, StepScores) else None
+    return {
+        "id": item.trace.id,
+        "task": f"{task}/{item.subset}",
+        "scores": scores,
+        "prediction": None if scores is None else rule.predict(tuple(scores)),
+        "gold": asdict(item.gold),
+        "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
+        "cost": {"seconds": seconds, "tokens": result.tokens.as_dict(), "peak_memory_bytes": peak},
+        "details": dict(result.details),
+    }
+
+
+def evaluate(
+    labeler: str,
+    task: str,
+    *,
+    fresh: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> RunResult:
+    """Run ``labeler`` on ``task`` and return the result; the Python face of ``cpmi-eval run``.
+
+    Args:
+        labeler: a registered labeler's name.
+        task: a registered task's name.
+        fresh: set an earlier run in the output directory aside instead of resuming it.
+        progress: called after each batch.
+        options: the other fields of :class:`cpmi_eval.RunConfig`, named as the command line's flags.
+
+    Raises:
+        UsageError: the request cannot be carried out; the message says what to do.
+    """
+    known = {item.name for item in fields(RunConfig)}
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("option of evaluate", name, known)
+    config = RunConfig(labeler=labeler, task=task, **options)
+    return run(config, fresh=fresh, progress=progress)
