@@ -1,0 +1,54 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cpmi_eval import __version__
+from cpmi_eval.cli.inspect import leaderboard, ls, show
+from cpmi_eval.cli.run import run
+from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("-", "_"),
+        "max_content_width": 110,
+    }
+)
+@click.version_option(__version__, prog_name="cpmi-eval")
+def cli() -> None:
+    """Evaluate step-level reward labelers: quality, cost, leaderboards.
+
+    Options may be written with - or _. Settings of a run can also come from the environment (CPMI_EVAL_<OPTION>) or
+    from a --config file. Exit codes: 0 done, 1 rows failed, 2 wrong usage or missing data, 130 interrupted.
+    """
+
+
+cli.add_command(run)
+cli.add_command(ls)
+cli.add_command(show)
+cli.add_command(leaderboard)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cpmi_eval").setLevel(logging.INFO)
+    try:
+        code = cli.main(args=args, prog_name="cpmi-eval", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = EXIT_USAGE
+    sys.exit(code if isinstance(code, int) else 0)

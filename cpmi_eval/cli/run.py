@@ -1,0 +1,103 @@
+"""``cpmi-eval run``: score a task's traces with a labeler and report quality and cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cpmi_eval.cli.options import BATCH_SIZE, INTEGER, LIMIT, NAMES, PAIRS, from_config_file, option, stderr_is_terminal
+from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
+from cpmi_eval.run import Progress, RunResult, evaluate
+
+HELP = """Score a task's traces with a labeler; report quality, cost and failures.
+
+\b
+cpmi-eval run --labeler cpmi --task synthetic --limit 20
+cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench --subset gsm8k
+"""
+
+
+@click.command(help=HELP)
+@option("labeler", required=True, metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`.")
+@option("task", required=True, metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`.")
+@option("labeler_args", type=PAIRS, default={}, help="Settings of the labeler, for instance variant=prefix,sampled=8.")
+@option("task_args", type=PAIRS, default={}, help="Settings of the task, for instance n=500,max_steps=12.")
+@option("subset", type=NAMES, default=(), help="Subsets of the task; all of them if not given.")
+@option(
+    "model", metavar="NAME|hub id|path", default="smollm2-135m", show_default=True, help="See `cpmi-eval ls models`."
+)
+@option("model_args", type=PAIRS, default={}, help="revision, trust_remote_code, attn_implementation, row_tokens, ...")
+@option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")
+@option(
+    "dtype", metavar="auto|float32|...", default="auto", show_default=True, help="auto: bfloat16 where it is native."
+)
+@option("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs.")
+@option("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together.")
+@option("scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores.")
+@option("threshold", metavar="native|fixed:x", default="native", show_default=True, help="Below it a step is wrong.")
+@option("limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1.")
+@option("seed", type=INTEGER, default=0, show_default=True, help="Of everything random.")
+@option("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub.")
+@option("output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=from_config_file,
+    help="YAML or JSON with any of these options, or a run's manifest.json.",
+)
+@click.option("--resume/--fresh", default=True, help="Go on where this run stopped (default), or set it aside.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def run(resume: bool, as_json: bool, **options: Any) -> int:
+    """Score a task's traces with a labeler; report quality, cost and failures."""
+    try:
+        with _drawn_progress() as progress:
+            result = evaluate(**options, fresh=not resume, progress=progress)
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was scored is kept, and the same command goes on from there", err=True)
+        return EXIT_INTERRUPTED
+    _print(result, as_json)
+    return EXIT_FAILED_ROWS if result.failed else EXIT_OK
+
+
+def _print(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"path": str(result.path), **result.summary}, indent=2, ensure_ascii=False))
+        return
+    from cpmi_eval.reports.console import stdout
+    from cpmi_eval.reports.tables import run_report
+
+    stdout().print(run_report(result.summary, result.rows, str(result.path)))
+
+
+@contextmanager
+def _drawn_progress() -> Iterator[Callable[[Progress], None] | None]:
+    """Draw a bar with rate and remaining time on stderr, where that is a terminal."""
+    if not stderr_is_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None, rate="")
+
+        def update(step: Progress) -> None:
+            rate = f"{step.computed / step.seconds:,.0f} tokens/s" if step.computed else ""
+            bar.update(task, completed=step.done, total=step.total, description=step.phase, rate=rate)
+
+        yield update

@@ -1,0 +1,150 @@
+"""The tables that ``run``, ``show`` and ``leaderboard`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cpmi_eval.leaderboards.board import Row, ranked
+from cpmi_eval.reports import format as fmt
+from cpmi_eval.types import JSON
+
+HEADINGS = {"step_auc": "AUC", "f1": "F1", "acc_error": "acc err.", "acc_correct": "acc corr."}
+
+
+def run_report(summary: JSON, rows: Sequence[JSON], path: str) -> Group:
+    """Return everything one run has to say: quality, cost, failures, and what the numbers rest on."""
+    return Group(_quality(summary), *_failures(summary, rows), "", *_cost(summary), "", *_basis(summary, path))
+
+
+def _quality(summary: JSON) -> Table:
+    config = summary["config"]
+    title = f"{config['labeler']} on {config['task']}" + (" (synthetic data)" if summary["synthetic"] else "")
+    table = Table(title=title, title_justify="left")
+    table.add_column("task")
+    names = list(next(iter(summary["results"].values())))
+    for name in names:
+        table.add_column(HEADINGS.get(name, name), justify="right")
+    for heading in ("traces", "scored", "no ref.", "failed"):
+        table.add_column(heading, justify="right")
+    parts = summary["coverage"]
+    for task, metrics in summary["results"].items():
+        if task in parts:
+            coverage = parts[task]
+        elif len(parts) > 1:
+            coverage = {key: sum(part[key] for part in parts.values()) for key in _COVERAGE}
+            table.add_section()
+            task = f"{task} (mean)"
+        else:
+            continue
+        cells = [fmt.metric(name, metrics[name]["value"]) for name in names]
+        table.add_row(task, *cells, *(_counted(key, coverage[key]) for key in _COVERAGE))
+    return table
+
+
+_COVERAGE = ("traces", "scored", "no_reference", "failed")
+
+
+def _counted(key: str, value: int) -> Text:
+    alarming = key in ("no_reference", "failed") and value > 0
+    return Text(fmt.count(value), style="bold red" if alarming else "")
+
+
+def _cost(summary: JSON) -> Iterator[Text]:
+    cost = summary["cost"]
+    tokens, wall = cost["tokens"], cost["wall_seconds"]
+    requested, computed, generated = tokens["requested"], tokens["computed"], tokens["generated"]
+    scoring = wall.get("score", 0.0)
+    sessions = f" (over {cost['sessions']} sessions)" if cost["sessions"] > 1 else ""
+    loading = fmt.seconds(wall["total"] - scoring)
+    yield _fact(
+        "wall time", f"{fmt.seconds(wall['total'])} = scoring {fmt.seconds(scoring)} + loading {loading}{sessions}"
+    )
+    shared = ""
+    if computed and scoring:
+        shared = f" ({requested / computed:.1f}x fewer; {computed / scoring:,.0f} per second)"
+    yield _fact("tokens", f"{requested:,} requested, {computed:,} computed{shared}, {generated:,} generated")
+    yield _fact("memory", f"{fmt.memory(cost['peak_memory_bytes'])} at peak")
+
+
+def _fact(name: str, text: str) -> Text:
+    return Text.assemble((f"{name:<10}", "dim"), text)
+
+
+def _failures(summary: JSON, rows: Sequence[JSON]) -> Iterator[Any]:
+    if not summary["errors"]:
+        return
+    table = Table(title="traces without a score (counted as misses)", title_justify="left")
+    for heading in ("reason", "traces", "for instance"):
+        table.add_column(heading, overflow="fold")
+    for kind, n in summary["errors"].items():
+        example = next(row for row in rows if row["error"] and row["error"]["kind"] == kind)
+        table.add_row(kind, fmt.count(n), Text(f"{example['id']}: {example['error']['message']}"))
+    yield ""
+    yield table
+
+
+def _basis(summary: JSON, path: str) -> Iterator[Text]:
+    """Yield the lines that say what the numbers depend on."""
+    config, model, rule = summary["config"], summary["model"], summary["threshold"]
+    below = "no decision, so no F1" if rule["value"] is None else f"a step below {rule['value']:g} is called wrong"
+    facts = {
+        "labeler": " ".join(filter(None, [config["labeler"], fmt.settings(config["labeler_args"])]))
+        + (" – uses the reference answer" if summary["labeler"]["uses_reference"] else ""),
+        "threshold": f"{rule['protocol']} ({below})",
+        "model": "none"
+        if model is None
+        else f"{model['model']} {(model.get('sha256') or model.get('revision') or '')[:12]}, {model['dtype']}, "
+        f"{model['device']}, scorer {model['scorer']}",
+        "data": "; ".join(_source(one) for one in summary["data"]),
+        "seed": str(config["seed"]) + (f", limit {config['limit']} per subset" if config["limit"] is not None else ""),
+        "run": path,
+    }
+    for name, text in facts.items():
+        yield _fact(name, text)
+
+
+def _source(one: JSON) -> str:
+    mark = one["revision"] or one["sha256"] or ""
+    return f"{one['name']} @ {mark[:12]}"
+
+
+def leaderboard(rows: Sequence[Row], by: str) -> Table:
+    """Return one board as a table, ranked by ``by`` within each kind."""
+    first = rows[0]
+    title = f"{first.task}, {first.traces:,} traces" + (" (synthetic data)" if first.synthetic else "")
+    title += f"; ranked by {HEADINGS.get(by, by)} within each kind"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = list(first.metrics)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("labeler", overflow="fold")
+    table.add_column("model", overflow="fold")
+    headings = [HEADINGS.get(name, name).replace(" ", "\n") for name in names]
+    tokens = [f"tokens\n{kind}" for kind in ("req.", "comp.", "gen.")]
+    for heading in (*headings, "threshold", "wall", *tokens, "scored"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    order = sorted(ranked(rows, by), key=lambda pair: pair[1].kind)
+    for place, (rank, row) in enumerate(order):
+        if place and row.kind != order[place - 1][1].kind:
+            table.add_section()
+        table.add_row(
+            row.kind,
+            "–" if rank is None else str(rank),
+            Text(" ".join(filter(None, [row.labeler + ("*" if row.uses_reference else ""), row.settings]))),
+            Text(row.model or "–"),
+            *(fmt.metric(name, row.metrics[name]) for name in names),
+            row.threshold,
+            fmt.seconds(row.wall_seconds),
+            *map(fmt.compact, (row.requested, row.computed, row.generated)),
+            Text(f"{row.scored}/{row.traces}", style="" if row.complete else "bold red"),
+        )
+    if any(row.uses_reference for row in rows):
+        table.caption = "* is given the reference answer"
+        table.caption_justify = "left"
+    return table

@@ -1,0 +1,1 @@
+"""Leaderboards: run directories side by side, ranked where ranking means something."""

@@ -1,0 +1,788 @@
+"""The command line: what is asked of it, what it prints where, and the texts people read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+import snapshot
+import tinymodels
+
+from cpmi_eval import StepScores, __version__, registry
+from cpmi_eval.cli import main
+from cpmi_eval.errors import UsageError
+from cpmi_eval.store import ROW_KEYS, to_lines, write_json
+
+PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
+SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run every test in a folder of its own, without what the caller's environment says."""
+    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def run(*args: str) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(args)
+        captured = capsys.readouterr()
+        return Outcome(caught.value.code, captured.out, captured.err)
+
+    return run
+
+
+RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
+
+
+def config_of(path: str | Path) -> dict[str, Any]:
+    return json.loads(Path(path, "manifest.json").read_text(encoding="utf-8"))["config"]
+
+
+# --- how options are given ------------------------------------------------------------------------------------------
+
+
+def test_both_spellings(cli: Cli) -> None:
+    for dash, path in (("-", "a"), ("_", "b")):
+        options = ("labeler_args", "task_args", "model_args", "batch_size", "output_path", "data_dir")
+        values = ("", "n=6,max-steps=5", "", "2", path, "nowhere")
+        flags = [part for name, value in zip(options, values, strict=True) for part in (f"--{name}", value)]
+        done = cli("run", "--labeler", "random", "--task", "synthetic", *(flag.replace("_", dash) for flag in flags))
+        assert done.code == 0, done.err
+    assert {**config_of("a"), "output_path": None} == {**config_of("b"), "output_path": None}
+    assert config_of("a")["task_args"] == {"n": 6, "max_steps": 5}
+    assert config_of("a")["batch_size"] == 2
+
+
+def test_flags_before_environment_before_file_before_defaults(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("run.yaml").write_text("labeler: random\ntask: synthetic\ntask_args: {n: 8}\nlimit: 2\nseed: 2\n")
+    monkeypatch.setenv("CPMI_EVAL_SEED", "3")
+    monkeypatch.setenv("CPMI_EVAL_LIMIT", "3")
+    assert cli("run", "--config", "run.yaml", "--limit", "4", "--output_path", "a").code == 0
+    config = config_of("a")
+    assert (config["limit"], config["seed"], config["task_args"]) == (4, 3, {"n": 8})
+    assert (config["threshold"], config["scorer"]) == ("native", "trie")
+
+
+def test_everything_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"LABELER": "constant", "TASK": "synthetic", "TASK_ARGS": "n=5", "SUBSET": "arithmetic", "LIMIT": "0.5"}
+    for name, value in {**values, "OUTPUT_PATH": "a", "BATCH_SIZE": "auto"}.items():
+        monkeypatch.setenv(f"CPMI_EVAL_{name}", value)
+    assert cli("run").code == 0
+    config = config_of("a")
+    assert (config["labeler"], config["subset"], config["limit"]) == ("constant", ["arithmetic"], 0.5)
+
+
+@pytest.mark.parametrize("kind", ["yaml", "json"])
+def test_config_file_with_either_spelling_and_text_values(cli: Cli, kind: str) -> None:
+    settings = {"labeler": "random", "task": "synthetic", "task-args": "n=6,max_steps=4", "subset": ["arithmetic"]}
+    text = json.dumps(settings) if kind == "json" else "\n".join(f"{k}: {json.dumps(v)}" for k, v in settings.items())
+    Path(f"run.{kind}").write_text(text)
+    assert cli("run", "--config", f"run.{kind}", "--output_path", "a").code == 0
+    assert config_of("a")["task_args"] == {"n": 6, "max_steps": 4}
+
+
+def test_a_manifest_is_a_config_file_that_gives_the_same_run(cli: Cli) -> None:
+    options = ("--labeler_args", "", "--limit", "0.5", "--seed", "7", "--threshold", "fixed:0.4", "--batch-size", "2")
+    assert cli(*RANDOM, *options, "--output_path", "a").code == 0
+    assert cli("run", "--config", "a/manifest.json", "--output_path", "b").code == 0
+    assert {**config_of("b"), "output_path": "a"} == config_of("a")
+    a, b = (json.loads(Path(path, "results.json").read_text()) for path in "ab")
+    assert a["results"] == b["results"]
+    assert cli("run", "--config", "a/manifest.json", "--output_path", "a").code == 0  # and resumes it
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("a: [", "cannot be read"),
+        ("labeler_args: 5", "labeler_args"),
+        ("labeler_args: [variant]", "labeler_args"),
+        ("task_args: [n]", "task_args"),
+        ("task_args: 3", "task_args"),
+        ("subset: 5", "subset"),
+        ("limit: [1]", "limit"),
+        ("limit: yes", "limit"),
+        ("batch_size: 2.5", "batch_size"),
+        ("seed: 1.5", "seed"),
+        ("seed: one", "seed"),
+        ("lables: 1", "unknown setting in run.yaml 'lables'. Did you mean"),
+    ],
+)
+def test_config_files_that_make_no_sense(cli: Cli, content: str, message: str) -> None:
+    Path("run.yaml").write_text(content)
+    done = cli(*RANDOM[:5], "--config", "run.yaml", "--output_path", "a")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_config_file_that_is_not_there(cli: Cli) -> None:
+    done = cli("run", "--config", "absent.yaml")
+    assert done.code == 2
+    assert "config file absent.yaml does not exist" in done.err
+
+
+# --- wrong usage ----------------------------------------------------------------------------------------------------
+
+CPMI = ("run", "--labeler", "cpmi", "--task", "synthetic")
+UNKNOWN = {
+    "command": (("leaderbord",), "leaderbord"),
+    "option": ((*RANDOM, "--limt", "3"), "Did you mean '--limit'"),
+    "task": (("run", "--labeler", "random", "--task", "syntetic"), "unknown task 'syntetic'. Did you mean 'synthetic'"),
+    "labeler": (
+        ("run", "--labeler", "radnom", "--task", "synthetic"),
+        "unknown labeler 'radnom'. Did you mean 'random'",
+    ),
+    "backend": ((*CPMI, "--backend", "hff"), "unknown backend 'hff'. Did you mean 'hf'"),
+    "subset": ((*RANDOM, "--subset", "arithmetics"), "unknown subset 'arithmetics'. Did you mean 'arithmetic'"),
+    "scorer": ((*CPMI, "--scorer", "tire"), "unknown scorer 'tire'. Did you mean 'trie'"),
+    "labeler setting": (
+        (*CPMI, "--labeler_args", "varaint=loo"),
+        "unknown cpmi labeler setting 'varaint'. Did you mean 'variant'",
+    ),
+    "value of a labeler setting": (
+        (*CPMI, "--labeler_args", "variant=prefx"),
+        "unknown variant 'prefx'. Did you mean 'prefix'",
+    ),
+    "task setting": ((*RANDOM[:5], "--task_args", "max_step=4"), "Did you mean 'max_steps'"),
+    "model argument": (
+        (*CPMI, "--model_args", "revison=main"),
+        "unknown model argument 'revison'. Did you mean 'revision'",
+    ),
+    "kind of thing": (("ls", "task"), "Did you mean 'tasks'"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_unknown_names(cli: Cli, args: tuple[str, ...], message: str) -> None:
+    done = cli(*args)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not Path("runs").exists()
+
+
+WRONG = {
+    "no labeler": (("run", "--task", "synthetic"), "Missing option '--labeler'"),
+    "limit": ((*RANDOM, "--limit", "many"), "limit must be a whole number or a share below 1, not 'many'"),
+    "limit of one": ((*RANDOM, "--limit", "1.0"), "limit must be a whole number of at least 1 or a share below 1"),
+    "seed": ((*RANDOM, "--seed", "-1"), "seed must be a whole number at least 0"),
+    "batch size": ((*RANDOM, "--batch_size", "big"), "batch size must be auto or a whole number, not 'big'"),
+    "threshold": ((*RANDOM, "--threshold", "fixd:1"), "use native or fixed:x"),
+    "pairs": ((*RANDOM[:5], "--task_args", "n"), "expected key=value[,key=value...], stopped at 'n'"),
+    "pairs twice": ((*RANDOM[:5], "--task_args", "n=1,n=2"), "n is given twice"),
+    "model": ((*CPMI, "--model", "./absent"), "no model './absent'"),
+    "negative count": ((*CPMI, "--labeler_args", "n_negatives=0"), "n_negatives must be a whole number at least 1"),
+    "no run": (("show", "absent"), "absent is not a run directory: it has no manifest.json"),
+    "no run to rank": (("leaderboard", "absent"), "absent is not a run directory"),
+    "nothing to rank": (("leaderboard",), "Missing argument 'RUN_DIR...'"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_usage(cli: Cli, args: tuple[str, ...], message: str) -> None:
+    done = cli(*args)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert not Path("runs").exists()
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version") == (0, f"cpmi-eval, version {__version__}\n", "")
+
+
+# --- stdout and stderr ----------------------------------------------------------------------------------------------
+
+
+def environment(**more: str) -> dict[str, str]:
+    # One thread: threads that wait for each other are very slow on a busy machine, and the models are tiny.
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+def program(*args: str, **more: str) -> Outcome:
+    done = subprocess.run(
+        [*PROGRAM, *args], env=environment(**more), capture_output=True, text=True, check=False, timeout=120
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def test_json_is_one_document_and_nothing_else(cli: Cli) -> None:
+    done = cli(*RANDOM, "--json", "--output_path", "a")
+    document = json.loads(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert document == {"path": "a", **json.loads(Path("a/results.json").read_text())}
+    shown = json.loads(cli("show", "a", "--json").out)
+    assert {key: shown[key] for key in document} == document
+    for args in (("ls", "tasks", "--json"), ("leaderboard", "a", "--json"), ("show", "a", "--json")):
+        done = cli(*args)
+        json.loads(done.out)
+        assert (done.code, done.err) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tinymodels.save(tmp_path_factory.mktemp("checkpoint")))
+
+
+def test_with_a_model_too_stdout_is_the_document_and_stderr_is_empty(checkpoint: str) -> None:
+    args = ("--model", checkpoint, "--dtype", "float32", "--task_args", "n=3", "--output_path", "a", "--json")
+    done = program(*CPMI, *args)
+    document = json.loads(done.out)
+    assert done.code == 0
+    assert document["coverage"]["synthetic/arithmetic"]["scored"] == 3
+    assert document["model"]["architecture"] == "LlamaForCausalLM"
+    assert document["cost"]["tokens"]["computed"] < document["cost"]["tokens"]["requested"]
+    assert done.err == ""
+
+
+def test_progress_is_drawn_on_a_terminal_and_never_on_stdout() -> None:
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, *RANDOM, "--json"], env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=slave
+    ) as process:
+        os.close(slave)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    drawn = b""
+    try:
+        while chunk := os.read(master, 4096):
+            drawn += chunk
+    except OSError:
+        pass  # how Linux says that the other end is closed
+    os.close(master)
+    json.loads(out)
+    assert b"\x1b" not in out
+    assert b"scoring" in drawn
+
+
+def test_errors_go_to_stderr_without_a_traceback() -> None:
+    done = program("run", "--labeler", "radnom", "--task", "synthetic")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Error: unknown labeler 'radnom'. Did you mean 'random'?")
+
+
+def test_fresh_says_where_the_earlier_run_is(cli: Cli) -> None:
+    cli(*RANDOM, "--output_path", "a")
+    done = cli(*RANDOM, "--seed", "1", "--output_path", "a")
+    assert done.code == 2
+    assert "seed: 0 there, 1 now" in done.err
+    assert cli(*RANDOM, "--seed", "1", "--output_path", "a", "--fresh").code == 0
+    assert Path("a", "earlier-1", "results.json").is_file()
+
+
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "pandas", "numpy", "rich", "sympy")
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("--version",), ("run",)])
+def test_nothing_heavy_is_imported_to_say_how_it_works(args: tuple[str, ...]) -> None:
+    script = (
+        "import sys\nfrom cpmi_eval.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_refused_run_imports_no_torch() -> None:
+    script = (
+        "import sys\nfrom cpmi_eval.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)\n"
+    )
+    args = (*CPMI, "--model", "./absent")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 False\n"
+
+
+# --- interruption and failures --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, type], None]]:
+    module = types.ModuleType("registered_in_cli_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def add(name: str, labeler: type) -> None:
+        setattr(module, name, labeler)
+        monkeypatch.setitem(registry.BUILTIN["labelers"], name, f"{module.__name__}:{name}")
+        registry.entries.cache_clear()
+
+    yield add
+    registry.entries.cache_clear()
+
+
+class Nervous:
+    """Raises at the third trace, as often as it is told to."""
+
+    name: ClassVar[str] = "nervous"
+    summary: ClassVar[str] = "raises"
+    kind: ClassVar[str] = "baseline"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    capabilities: frozenset[str] = frozenset()
+    native_threshold: float | None = 0.5
+    raises: ClassVar[BaseException | None] = None
+
+    def score(self, traces: Any, backend: Any) -> Iterator[StepScores]:
+        for trace in traces:
+            if trace.id == "synthetic-0002" and self.raises is not None:
+                raise self.raises
+            yield StepScores(trace.id, (1.0,) * len(trace.steps))
+
+
+NERVOUS = ("run", "--labeler", "nervous", "--task", "synthetic", "--task_args", "n=5", "--output_path", "a")
+
+
+def test_an_interrupted_run_keeps_its_rows_and_goes_on(
+    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("nervous", Nervous)
+    monkeypatch.setattr(Nervous, "raises", KeyboardInterrupt())
+    done = cli(*NERVOUS, "--batch_size", "1")
+    assert (done.code, done.out) == (130, "")
+    assert "the same command goes on from there" in done.err
+    rows = Path("a", "samples.jsonl").read_text().splitlines()
+    assert [json.loads(row)["id"] for row in rows] == ["synthetic-0000", "synthetic-0001"]
+    monkeypatch.setattr(Nervous, "raises", None)
+    assert cli(*NERVOUS, "--batch_size", "1").code == 0
+    assert Path("a", "samples.jsonl").read_text().splitlines()[:2] == rows
+
+
+def test_show_of_an_unfinished_run_says_how_to_finish_it(
+    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("nervous", Nervous)
+    monkeypatch.setattr(Nervous, "raises", UsageError("no key"))
+    assert cli(*NERVOUS, "--batch_size", "1").code == 2
+    done = cli("show", "a")
+    assert (done.code, done.out) == (2, "")
+    assert "a is not finished" in done.err
+    assert "synthetic-0001" in cli("show", "a", "--trace", "synthetic-0001").out
+    refused = cli("leaderboard", "a")
+    assert refused.code == 2
+    assert "a is not finished" in refused.err
+    # The command it proposes works.
+    command = re.search(r"^cpmi-eval (run .*)$", done.err, re.MULTILINE)
+    assert command is not None
+    monkeypatch.setattr(Nervous, "raises", None)
+    assert cli(*command[1].split()).code == 0
+    assert cli("show", "a").code == 0
+
+
+def test_failed_rows_are_shown_and_make_the_exit_code(
+    cli: Cli,
+    register: Callable[[str, type], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    register("nervous", Nervous)
+    monkeypatch.setattr(Nervous, "raises", ZeroDivisionError("division by zero"))
+    done = cli(*NERVOUS)
+    assert done.code == 1
+    assert "synthetic-0002: ZeroDivisionError: division by zero" in done.out
+    assert caplog.messages == ["trace synthetic-0002: ZeroDivisionError: division by zero"]
+
+
+# --- ls -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("tasks", {"processbench", "synthetic"}),
+        ("labelers", {"constant", "cpmi", "length", "random"}),
+        ("backends", {"hf"}),
+        ("models", {"smollm2-135m (default)"}),
+    ],
+)
+def test_ls(cli: Cli, kind: str, names: set[str]) -> None:
+    rows = json.loads(cli("ls", kind, "--json").out)
+    assert names <= {row["name"] for row in rows}
+    assert all(row["summary"] for row in rows)
+    done = cli("ls", kind)
+    assert (done.code, done.err) == (0, "")
+    for name in names:
+        assert name in done.out
+
+
+@pytest.mark.parametrize("summary", ["scores in [bold]", "closed [/x] only", "at :warning: level"])
+def test_ls_prints_a_summary_as_it_is_written(
+    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch, summary: str
+) -> None:
+    monkeypatch.setattr(Nervous, "summary", summary)
+    register("nervous", Nervous)
+    assert summary in cli("ls", "labelers").out
+
+
+# --- show and leaderboard, over run directories written by hand ------------------------------------------------------
+
+CONFIG = {
+    "labeler": "cpmi",
+    "task": "processbench",
+    "labeler_args": {"variant": "prefix", "sampled": 8},
+    "task_args": {},
+    "subset": ["gsm8k", "math"],
+    "model": "org/base-7b",
+    "model_args": {},
+    "backend": "hf",
+    "dtype": "auto",
+    "device": "auto",
+    "batch_size": "auto",
+    "scorer": "trie",
+    "threshold": "native",
+    "limit": None,
+    "seed": 0,
+    "data_dir": None,
+    "output_path": None,
+}
+
+
+def metrics(f1: float | None, error: float | None, correct: float | None, auc: float | None, n: int) -> dict[str, Any]:
+    values = {"f1": f1, "acc_error": error, "acc_correct": correct, "step_auc": auc}
+    return {key: {"value": value, "n": n} for key, value in values.items()}
+
+
+def counts(traces: int, scored: int, no_reference: int = 0) -> dict[str, int]:
+    failed = traces - scored - no_reference
+    return {"traces": traces, "scored": scored, "no_reference": no_reference, "failed": failed}
+
+
+def summary_of(**changes: Any) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "results": {
+            "processbench/gsm8k": metrics(0.523, 0.4, 0.755, 0.6123, 400),
+            "processbench/math": metrics(0.25, 0.2, 1 / 3, 0.5, 1000),
+            "processbench": metrics(0.3865, 0.3, 0.544, 0.55615, 1400),
+        },
+        "cost": {
+            "wall_seconds": {"load_data": 1.2, "load_model": 8.8, "score": 3661.0, "total": 3671.0},
+            "tokens": {"requested": 98_765_432, "computed": 9_876_543, "generated": 12_345},
+            "peak_memory_bytes": 15_600_000_000,
+            "sessions": 2,
+        },
+        "coverage": {"processbench/gsm8k": counts(400, 398), "processbench/math": counts(1000, 990, 9)},
+        "errors": {"too_long": 2, "no_reference": 9, "no_negatives": 1},
+        "labeler": {"name": "cpmi", "kind": "labeler", "uses_reference": True},
+        "threshold": {"protocol": "native", "value": 0.0},
+        "synthetic": False,
+        "config": CONFIG,
+        "model": {
+            "model": "org/base-7b",
+            "sha256": None,
+            "revision": "0123456789abcdef",
+            "dtype": "bfloat16",
+            "device": "cuda:0 (a large accelerator)",
+            "scorer": "trie",
+        },
+        "data": [
+            {"name": "Qwen/ProcessBench/gsm8k", "revision": "fedcba9876543210", "sha256": None, "rows": 400},
+            {"name": "Qwen/ProcessBench/math", "revision": None, "sha256": "00112233445566778899", "rows": 1000},
+        ],
+        "versions": {"cpmi-eval": "0.1.0"},
+        **changes,
+    }
+
+
+def failed_row(name: str, kind: str, message: str) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(ROW_KEYS),
+        "id": name,
+        "task": "processbench/math",
+        "gold": {"first_error": 0, "final_answer_correct": False},
+        "error": {"kind": kind, "message": message},
+        "details": {},
+    }
+
+
+def write_run(
+    path: str, summary: dict[str, Any] | None, rows: list[dict[str, Any]], traces: list[dict[str, Any]]
+) -> None:
+    folder = Path(path)
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {"config": CONFIG, "created": "2026-01-02T03:04:05+00:00", "sessions": []})
+    (folder / "samples.jsonl").write_text(to_lines(rows), encoding="utf-8")
+    (folder / "traces.jsonl").write_text(to_lines(traces), encoding="utf-8")
+    if summary is not None:
+        write_json(folder / "results.json", summary)
+
+
+FAILED = [
+    failed_row("math-17", "too_long", "4,711 tokens; the model takes 4,096"),
+    failed_row("math-3", "no_reference", "no reference answer is known for this problem"),
+    failed_row("math-5", "no_negatives", "no rule edits the answer '[a] x :smile:'; try sampled=8"),
+]
+SCORED = {
+    "id": "gsm8k-1",
+    "task": "processbench/gsm8k",
+    "scores": [0.25, -1.5, 0.0],
+    "prediction": 1,
+    "gold": {"first_error": 2, "final_answer_correct": False},
+    "error": None,
+    "cost": {"seconds": 1.0, "tokens": {"requested": 3, "computed": 2, "generated": 0}, "peak_memory_bytes": 0},
+    "details": {"negatives": ["12", "13 [bold]"], "gold_terms": [0.0, 0.0, 0.0]},
+}
+TEXT = {
+    "id": "gsm8k-1",
+    "task": "processbench/gsm8k",
+    "problem": "Ada has 3 boxes of 4 eggs.\nHow many eggs are there? [bold]No markup[/bold] :egg:",
+    "steps": ["There are 3 boxes.", "Each has $4$ eggs, [red]so[/red]\nwe multiply.", "3 × 4 = 11. \\boxed{11}"],
+    "answer": "12",
+    "cluster": "c",
+}
+
+
+def one_subset(**changes: Any) -> dict[str, Any]:
+    """Return the summary of a baseline on synthetic data, without a model."""
+    return summary_of(
+        **{
+            "results": {name: metrics(None, None, None, 0.483, 20) for name in ("synthetic/arithmetic", "synthetic")},
+            "cost": {
+                "wall_seconds": {"load_data": 0.02, "score": 0.03, "total": 0.05},
+                "tokens": {"requested": 0, "computed": 0, "generated": 0},
+                "peak_memory_bytes": 0,
+                "sessions": 1,
+            },
+            "coverage": {"synthetic/arithmetic": counts(20, 20)},
+            "errors": {},
+            "labeler": {"name": "length", "kind": "baseline", "uses_reference": False},
+            "threshold": {"protocol": "native", "value": None},
+            "synthetic": True,
+            "config": {
+                **CONFIG,
+                "labeler": "length",
+                "labeler_args": {},
+                "task": "synthetic",
+                "limit": 20,
+                "subset": [],
+            },
+            "model": None,
+            "data": [{"name": "synthetic", "revision": None, "sha256": "00112233445566778899", "rows": 200}],
+            **changes,
+        }
+    )
+
+
+def test_report_of_a_run_with_failures(cli: Cli) -> None:
+    write_run("runs/one", summary_of(), FAILED, [])
+    done = cli("show", "runs/one")
+    assert (done.code, done.err) == (0, "")
+    snapshot.check("show_run", done.out)
+
+
+def test_report_of_a_baseline(cli: Cli) -> None:
+    write_run("runs/two", one_subset(), [], [])
+    snapshot.check("show_baseline", cli("show", "runs/two").out)
+
+
+def test_trace(cli: Cli) -> None:
+    write_run("runs/one", summary_of(), [SCORED, *FAILED], [TEXT])
+    done = cli("show", "runs/one", "--trace", "gsm8k-1")
+    assert (done.code, done.err) == (0, "")
+    snapshot.check("show_trace", done.out)
+
+
+def test_trace_without_a_score_and_without_a_decision(cli: Cli) -> None:
+    plain = {**TEXT, "steps": ["One.", "Two.", "Three."]}
+    failed = {**FAILED[0], "id": "gsm8k-1", "task": TEXT["task"]}
+    write_run("failed", None, [failed], [plain])
+    write_run("undecided", None, [{**SCORED, "prediction": None, "details": {}}], [plain])
+    out = cli("show", "failed", "--trace", "gsm8k-1").out
+    assert "no score: too_long: 4,711 tokens; the model takes 4,096" in out
+    assert "+" not in out
+    assert "prediction: none" in cli("show", "undecided", "--trace", "gsm8k-1").out
+
+
+def test_trace_as_json(cli: Cli) -> None:
+    write_run("runs/one", summary_of(), [SCORED], [TEXT])
+    assert json.loads(cli("show", "runs/one", "--trace", "gsm8k-1", "--json").out) == {**SCORED, "trace": TEXT}
+
+
+def test_a_trace_may_hold_any_character(cli: Cli) -> None:
+    steps = ["line\u2028separator", "next\x85line, form\x0cfeed", "paragraph\u2029separator"]
+    write_run("runs/one", summary_of(), [SCORED], [{**TEXT, "steps": steps}])
+    assert json.loads(cli("show", "runs/one", "--trace", "gsm8k-1", "--json").out)["trace"]["steps"] == steps
+    assert "separator" in cli("show", "runs/one", "--trace", "gsm8k-1").out
+
+
+def test_unknown_trace(cli: Cli) -> None:
+    write_run("runs/one", summary_of(), [SCORED], [TEXT])
+    done = cli("show", "runs/one", "--trace", "gsm8k-11")
+    assert done.code == 2
+    assert "unknown trace 'gsm8k-11'. Did you mean 'gsm8k-1'" in done.err
+
+
+def test_steps_are_tinted_from_red_to_green_where_colour_is_wanted(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run("runs/one", summary_of(), [SCORED], [{**TEXT, "steps": ["good", "bad", "middling"]}])
+    args = ("show", "runs/one", "--trace", "gsm8k-1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    found = {
+        text: tuple(map(int, colour))
+        for *colour, text in re.findall(r"\x1b\[38;2;(\d+);(\d+);(\d+)m(good|bad|middling)", cli(*args).out)
+    }
+    assert set(found) == {"good", "bad", "middling"}
+    red, green = ({name: colour[index] for name, colour in found.items()} for index in (0, 1))
+    assert red["good"] < green["good"]
+    assert red["bad"] > green["bad"]
+    assert green["bad"] < green["middling"] <= green["good"]
+    assert red["good"] < red["middling"] <= red["bad"]
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "38;2" not in cli(*args).out
+    monkeypatch.delenv("FORCE_COLOR")
+    assert "\x1b" not in cli(*args).out
+
+
+# --- leaderboard ----------------------------------------------------------------------------------------------------
+
+
+def entry(path: str, f1: float | None, kind: str = "labeler", auc: float = 0.5, **changes: Any) -> str:
+    """Write a finished run of 20 synthetic traces and return its path."""
+    found = metrics(f1, f1, f1, auc, 20)
+    labeler = {"name": path, "kind": kind, "uses_reference": kind == "labeler"}
+    summary = one_subset(results={"synthetic/arithmetic": found, "synthetic": found}, labeler=labeler)
+    summary["config"] = {**summary["config"], "labeler": path}
+    write_run(path, {**summary, **changes}, [], [])
+    return path
+
+
+def board(cli: Cli, *args: str) -> list[list[tuple[int | None, str]]]:
+    groups = json.loads(cli("leaderboard", *args, "--json").out)
+    return [[(row["rank"], row["labeler"]) for row in group] for group in groups]
+
+
+def test_ranks_are_within_a_kind_and_ties_share_them(cli: Cli) -> None:
+    runs = [
+        entry("weak", 0.1),
+        entry("floor", 0.9, "baseline"),
+        entry("tied", 0.5),
+        entry("strong", 0.7),
+        entry("level", 0.5),
+        entry("trained", 0.6, "prm"),
+    ]
+    (group,) = board(cli, *runs)
+    ranks = {labeler: rank for rank, labeler in group}
+    assert ranks == {"strong": 1, "tied": 2, "level": 2, "weak": 4, "floor": 1, "trained": 1}
+    assert [labeler for _, labeler in group] == ["floor", "strong", "trained", "tied", "level", "weak"]
+
+
+def test_what_was_not_scored_whole_or_has_no_value_is_not_ranked(cli: Cli) -> None:
+    runs = [
+        entry("undecided", None),
+        entry("partial", 0.9, coverage={"synthetic/arithmetic": counts(20, 19)}),
+        entry("unreferenced", 0.8, coverage={"synthetic/arithmetic": counts(20, 18, 2)}),
+        entry("whole", 0.1),
+    ]
+    (group,) = board(cli, *runs)
+    assert group == [(1, "whole"), (None, "partial"), (None, "unreferenced"), (None, "undecided")]
+
+
+def cost(seconds: float, computed: int) -> dict[str, Any]:
+    tokens = {"requested": 10 * computed, "computed": computed, "generated": 0}
+    return {"wall_seconds": {"total": seconds}, "tokens": tokens, "peak_memory_bytes": 0, "sessions": 1}
+
+
+def test_sorting_by_another_metric_or_by_cost(cli: Cli) -> None:
+    a = entry("a", 0.3, auc=0.9, cost=cost(50.0, 100))
+    b = entry("b", 0.6, auc=0.2, cost=cost(10.0, 900))
+    assert board(cli, a, b) == [[(1, "b"), (2, "a")]]
+    assert board(cli, a, b, "--sort", "step_auc") == [[(1, "a"), (2, "b")]]
+    assert board(cli, a, b, "--sort", "wall_seconds") == [[(1, "b"), (2, "a")]]
+    assert board(cli, a, b, "--sort", "computed") == [[(1, "a"), (2, "b")]]
+    done = cli("leaderboard", a, b, "--sort", "step-auc")
+    assert done.code == 2
+    assert "unknown column to sort by 'step-auc'. Did you mean 'step_auc'" in done.err
+
+
+def test_other_traces_other_data_or_another_task_are_another_board(cli: Cli) -> None:
+    def config(**changes: Any) -> dict[str, Any]:
+        return {**one_subset()["config"], **changes}
+
+    base = entry("base", 0.5, config=config(labeler="base"))
+    for name, changes in {
+        "limit": {"config": config(labeler="limit", limit=19)},
+        "seed": {"config": config(labeler="seed", seed=1)},
+        "traces": {"coverage": {"synthetic/arithmetic": counts(21, 21)}},
+        "data": {"data": [{"name": "synthetic", "revision": None, "sha256": "ff", "rows": 200}]},
+        "task": {**summary_of(), "config": {**CONFIG, "labeler": "task"}},
+    }.items():
+        assert len(board(cli, base, entry(name, 0.5, **changes))) == 2, name
+    # How it was scored is no reason to part.
+    same = config(labeler="same", threshold="fixed:0.1", model="other", batch_size=3, output_path="x")
+    assert len(board(cli, base, entry("same", 0.4, config=same))) == 1
+
+
+def test_a_seed_without_a_limit_is_no_other_board(cli: Cli) -> None:
+    runs = [
+        entry(name, 0.5, config={**one_subset()["config"], "labeler": name, "limit": None, "seed": seed})
+        for seed, name in enumerate(("a", "b"))
+    ]
+    assert len(board(cli, *runs)) == 1
+
+
+def test_leaderboard_table(cli: Cli) -> None:
+    write_run("cpmi", summary_of(), FAILED, [])
+    runs = [
+        entry("floor", 0.08, "baseline", cost=cost(0.4, 0)),
+        entry("good", 0.52, auc=0.7123, cost=cost(125.0, 12_345)),
+        entry("better", 0.61, model=summary_of()["model"], cost=cost(7450.0, 1_234_567)),
+        entry("lost", 0.7, "prm", coverage={"synthetic/arithmetic": counts(20, 17)}),
+    ]
+    done = cli("leaderboard", *runs, "cpmi")
+    assert (done.code, done.err) == (0, "")
+    for cell in ("20/20", "17/20", "1388/1400", "scored"):
+        assert cell in done.out, f"{cell} was cut off"
+    snapshot.check("leaderboard", done.out)
+
+
+def test_a_results_file_of_something_else(cli: Cli) -> None:
+    write_run("odd", {"results": {}}, [], [])
+    done = cli("leaderboard", "odd")
+    assert done.code == 2
+    assert "results.json is not a run's results" in done.err
+    shown = cli("show", "odd")
+    assert shown.code == 2
+    assert "results.json" in shown.err
+
+
+# --- help -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", "run", "ls", "show", "leaderboard"])
+def test_help(cli: Cli, command: str) -> None:
+    done = cli(*command.split(), "--help")
+    assert (done.code, done.err) == (0, "")
+    assert cli(*command.split(), "-h").out == done.out
+    assert "\\" not in done.out
+    snapshot.check(f"help_{command or 'cpmi-eval'}", done.out)
