@@ -27,6 +27,23 @@ class Meter:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one row cost: its part of its batch's wall time, its tokens, and the peak memory when it was written."""
+
+    seconds: float
+    tokens: Tokens
+    peak_memory_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it under the names used in run files."""
+        return {
+            "seconds": self.seconds,
+            "tokens": self.tokens.as_dict(),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
 def shares(seconds: float, tokens: list[Tokens]) -> list[float]:
     """Split a batch's wall time over its traces by tokens put through the model, evenly where there were none."""
     total = sum(one.computed for one in tokens)

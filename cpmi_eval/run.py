@@ -224,7 +224,8 @@ def _score(
     """Score what is not finished, store it batch by batch, yield the new rows.
 
     Batches are the same whether or not the run was interrupted, and one that was cut short is scored again as a whole
-    (its finished rows stay as they are), so that a resumed run gives the same numbers to the last bit.
+    (its finished rows stay as they are), so that a resumed run gives the same numbers to the last bit. What that costs
+    is added to the first row that is owed: nothing that was computed goes uncounted.
     """
     done, computed, spent = len(finished), 0, 0.0
     task = setup.config.task
@@ -235,22 +236,22 @@ def _score(
         start = time.perf_counter()
         scored = score_batch(setup.labeler, [item.trace for item in batch], backend)
         wall = time.perf_counter() - start
-        seconds = cost.shares(wall, [scored[item.trace.id].tokens for item in batch])
+        tokens = [scored[item.trace.id].tokens for item in owed]
+        tokens[0] = sum((scored[item.trace.id].tokens for item in batch if item not in owed), tokens[0])
         peak = 0 if backend is None else backend.peak_memory_bytes()
-        rows = {
-            item.trace.id: _row(task, item, scored[item.trace.id], setup.rule, share, peak)
-            for item, share in zip(batch, seconds, strict=True)
-        }
-        fresh = [rows[item.trace.id] for item in owed]
+        fresh = [
+            _row(task, item, scored[item.trace.id], setup.rule, cost.Share(seconds, spent_tokens, peak))
+            for item, seconds, spent_tokens in zip(owed, cost.shares(wall, tokens), tokens, strict=True)
+        ]
         store.append(fresh)
         yield from fresh
         done += len(owed)
-        computed += sum(row["cost"]["tokens"]["computed"] for row in rows.values())
+        computed += sum(one.computed for one in tokens)
         spent += wall
         report(Progress(done, len(data.items), "scoring", computed, spent))
 
 
-def _row(task: str, item: Item, result: Scored, rule: Threshold, seconds: float, peak: int) -> JSON:
+def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Share) -> JSON:
     scores = list(result.values) if isinstance(result, StepScores) else None
     return {
         "id": item.trace.id,
@@ -259,7 +260,7 @@ def _row(task: str, item: Item, result: Scored, rule: Threshold, seconds: float,
         "prediction": None if scores is None else rule.predict(tuple(scores)),
         "gold": asdict(item.gold),
         "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
-        "cost": {"seconds": seconds, "tokens": result.tokens.as_dict(), "peak_memory_bytes": peak},
+        "cost": share.as_dict(),
         "details": dict(result.details),
     }
 

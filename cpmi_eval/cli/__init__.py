@@ -38,8 +38,10 @@ cli.add_command(leaderboard)
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("cpmi_eval").setLevel(logging.INFO)
+    ours = logging.getLogger("cpmi_eval")  # not the root logger: libraries print their own messages already
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
     try:
         code = cli.main(args=args, prog_name="cpmi-eval", standalone_mode=False)
     except click.ClickException as error:
