@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from cpmi_eval.errors import StoreError
 from cpmi_eval.protocols import Backend
 from cpmi_eval.store import SCHEMA_VERSION, Store, write_json
 from cpmi_eval.types import JSON, TaskData
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "math-verify")
 SAME_MODEL = ("model", "sha256", "revision", "dtype", "device", "attention", "scorer", "row_tokens", "batch_tokens")
@@ -92,6 +95,10 @@ def start_session(store: Store, manifest: JSON, backend: Backend | None, meter: 
         if differ:
             raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
     manifest["model"] = model
+    versions = _versions()
+    differ = differences(manifest["versions"], versions, sorted(versions))
+    if differ and manifest["sessions"]:
+        log.warning("this run was begun with other versions (%s); --fresh repeats all of it with these", differ)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest["sessions"].append({"started": started, "seconds": dict(meter.seconds)})
+    manifest["sessions"].append({"started": started, "seconds": dict(meter.seconds), "versions": versions})
     write_json(store.manifest_path, manifest)

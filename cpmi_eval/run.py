@@ -93,6 +93,8 @@ def prepare(config: RunConfig) -> _Setup:
             f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {config.backend!r} "
             f"does not offer; backends that do: {', '.join(able) or 'none'}"
         )
+    for name in task.metrics:
+        registry.load("metrics", name)
     rule = threshold(config.threshold, labeler.native_threshold)
     model = bool(labeler.capabilities)
     path = Path(config.output_path) if config.output_path else config.default_output(model)
@@ -127,13 +129,14 @@ def run(config: RunConfig, *, fresh: bool = False, progress: Callable[[Progress]
         if fresh and (aside := store.set_aside()):
             log.info("the earlier run is now in %s", aside)
         manifest = open_manifest(store, config, data)
-        if not store.traces_path.exists():
-            store.write_traces(_trace_rows(data, config.task))
+        store.write_traces(_trace_rows(data, config.task))
         keys = {_key(item, config.task): item for item in data.items}
         rows = {(row["task"], row["id"]): row for row in store.rows()}
         if not rows.keys() <= keys.keys():
             raise StoreError(f"{store.samples_path} has rows of other traces than this run's; start anew with --fresh")
-        if len(rows) < len(keys):
+        if len(rows) == len(keys):
+            log.info("%s is complete: nothing is scored again; --fresh repeats the run", store.path)
+        else:
             report(Progress(len(rows), len(keys), "loading the model"))
             backend = _open_backend(setup, meter)
             start_session(store, manifest, backend, meter)

@@ -176,7 +176,7 @@ class Store:
             return next(trace for trace in traces if (trace["task"], trace["id"]) == (task, name))
         except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
             raise StoreError(
-                f"{self.traces_path} does not hold trace {name} ({error}); running the same command again rewrites it"
+                f"{self.traces_path} does not hold trace {name}; running the same command again rewrites the file"
             ) from error
 
     def write_traces(self, traces: Iterable[JSON]) -> None:

@@ -1,7 +1,8 @@
 """Build leaderboard rows from run directories and rank them.
 
 Runs are compared only within a board: the same task, the same traces and the same data. Within a board they are ranked
-within their kind, because a labeler that is given the reference answer and a PRM that is not solve different problems.
+within their kind, and those that are given the reference answer apart from those that are not: they solve different
+problems.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Row:
     peak_memory_bytes: int
 
     @property
+    def group(self) -> tuple[str, bool]:
+        """What a run is ranked among: its kind, apart by whether it is given the reference answer."""
+        return self.kind, self.uses_reference
+
+    @property
     def complete(self) -> bool:
         """Whether every trace was scored."""
         return self.scored == self.traces
@@ -75,7 +81,7 @@ def _row(path: Path, summary: JSON) -> Row:
     return Row(
         path=path,
         task=config["task"],
-        board=(config["task"], traces, sampled, data),
+        board=(config["task"], tuple(sorted(config["task_args"].items())), traces, sampled, data),
         labeler=config["labeler"],
         settings=", ".join(f"{key}={value}" for key, value in config["labeler_args"].items()),
         kind=summary["labeler"]["kind"],
@@ -103,7 +109,7 @@ def boards(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def ranked(rows: Sequence[Row], by: str) -> list[tuple[int | None, Row]]:
-    """Order one board by ``by`` and rank within each kind; equal values share a rank.
+    """Order one board by ``by`` and rank within each :attr:`Row.group`; equal values share a rank.
 
     Runs that did not score every trace, or have no value, are listed last and unranked.
 
@@ -120,13 +126,13 @@ def ranked(rows: Sequence[Row], by: str) -> list[tuple[int | None, Row]]:
         return (value is None, not row.complete, 0.0 if value is None else sign * value)
 
     result: list[tuple[int | None, Row]] = []
-    seen: dict[str, list[float]] = {}
+    seen: dict[tuple[str, bool], list[float]] = {}
     for row in sorted(rows, key=order):
         value = row.value(by)
         if value is None or not row.complete:
             result.append((None, row))
             continue
-        earlier = seen.setdefault(row.kind, [])
+        earlier = seen.setdefault(row.group, [])
         earlier.append(value)
         result.append((earlier.index(value) + 1, row))
     return result

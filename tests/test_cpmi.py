@@ -200,6 +200,9 @@ def test_failures_are_typed_and_cost_only_their_own_trace(tmp_path):
     assert isinstance(failed, TraceFailure)
     assert failed.failure.kind == "too_long"
 
+    (costly,) = CPMI(templates=one_template(tmp_path), n_negatives=1).score([TRACE], Stub(table))
+    assert costly.tokens == Tokens(requested=50, computed=15)  # six requests, one of which failed
+
     absent = CPMI(negatives_file=negatives_file(tmp_path)).score([Trace("t9", "?", ("a",), "1")], Stub())
     assert next(iter(absent)).failure.kind == "no_negatives"
 

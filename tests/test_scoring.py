@@ -10,12 +10,13 @@ import pytest
 import tinymodels
 import torch
 
-from cpmi_eval.backends import packed
+from cpmi_eval.backends import encode, packed
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.backends.pairwise import PairwiseScorer
 from cpmi_eval.backends.scoring import Truncation, truncated_logprob
 from cpmi_eval.errors import ModelError, UsageError
-from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
+from cpmi_eval.labelers.cpmi import CPMI
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens, Trace
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "granite", "cohere", "longrope"]
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nSolution:\n\n"
@@ -167,6 +168,25 @@ def test_too_long_and_empty_are_failures_in_their_place_and_the_rest_is_scored()
         assert one.loglikelihood([]) == []
 
 
+def test_a_step_of_a_megabyte_costs_its_own_trace_only():
+    one = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer())
+    huge = Trace("huge", "How many?", ("So " + "word " * 200_000, "Done."), "35")
+    fine = Trace("fine", "How many?", ("So 35.",), "35")
+    results = {r.trace_id: r for r in CPMI(n_negatives=1).score([huge, fine], one)}
+    assert results["huge"].failure.kind == "too_long"
+    assert len(results["fine"].values) == 1
+
+
+def test_encoding_in_chunks_changes_nothing(monkeypatch):
+    made = requests()
+    encoder = backend("llama").encoder
+    whole = encoder.encode(made)
+    monkeypatch.setattr(encode, "CHUNK_CHARACTERS", 100)
+    for a, b in zip(whole, encoder.encode(made), strict=True):
+        assert a.ids.tolist() == b.ids.tolist()
+        assert a.start == b.start
+
+
 @pytest.mark.parametrize("scorer", ["trie", "pairwise"])
 def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
     one = HFBackend(tinymodels.model("llama", torch.float32), tinymodels.tokenizer(), scorer=scorer)
@@ -209,8 +229,9 @@ def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch)
     assert all(result.n_tokens == other.n_tokens for result, other in zip(again, expected, strict=True))
 
     monkeypatch.setattr(one.scorer, "_hidden", lambda rows, width: limited([None] * 1000, width))
-    with pytest.raises(ModelError, match="out of memory on a single sequence"):
-        one.loglikelihood(made[:1])
+    (failure,) = one.loglikelihood(made[:1])
+    assert isinstance(failure, Failure)
+    assert failure.kind == "out_of_memory"
 
 
 def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):

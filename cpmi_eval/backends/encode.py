@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from cpmi_eval.backends.trie import IntArray
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import ScoreRequest
+
+CHUNK_CHARACTERS = 2_000_000  # offsets take some 20 times the memory of the ids that are kept
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class Encoder:
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[Encoded]:
         """Encode each request; a continuation is never empty of tokens unless it is empty of characters."""
+        return [one for chunk in _chunks(requests) for one in self._encode_chunk(chunk)]
+
+    def _encode_chunk(self, requests: Sequence[ScoreRequest]) -> Iterator[Encoded]:
         texts = [request.context + request.continuation for request in requests]
         batch = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        return [
-            self._encoded(ids, offsets, len(request.context))
-            for ids, offsets, request in zip(batch["input_ids"], batch["offset_mapping"], requests, strict=True)
-        ]
+        for ids, offsets, request in zip(batch["input_ids"], batch["offset_mapping"], requests, strict=True):
+            yield self._encoded(ids, offsets, len(request.context))
 
     def _encoded(self, ids: list[int], offsets: list[tuple[int, int]], boundary: int) -> Encoded:
         start = next((i for i, (_, stop) in enumerate(offsets) if stop > boundary), len(ids))
@@ -68,3 +71,17 @@ class Encoder:
         """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
+
+
+def _chunks(requests: Sequence[ScoreRequest]) -> Iterator[list[ScoreRequest]]:
+    """Cut requests into chunks of bounded text."""
+    chunk: list[ScoreRequest] = []
+    size = 0
+    for request in requests:
+        chunk.append(request)
+        size += len(request.context) + len(request.continuation)
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -93,6 +93,10 @@ class HFBackend:
         source = models.resolve(options.model)
         device = models.pick_device(options.device)
         dtype = models.pick_dtype(options.dtype, device)
+        if device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
         sha256 = source.sha256()
         model, tokenizer = models.load_model(source, dtype, device, options.model_args, sha256)
         backend = cls(model, tokenizer, scorer=options.scorer, args=options.model_args)

@@ -231,6 +231,8 @@ def load_model(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if source.path is not None and "revision" in args:
+        raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
     _quiet_bars()
     where_from = loadable(source, sha256 or source.sha256())
     shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}

@@ -30,7 +30,8 @@ class PairwiseScorer:
         """Keep the model and its budgets; models whose RoPE depends on the longest sequence go one by one."""
         self.model = model
         self.limits = limits
-        self.alone = rope_kind(model.config) in {"dynamic", "longrope"}
+        self.dynamic = rope_kind(model.config) == "dynamic"
+        self.alone = self.dynamic or rope_kind(model.config) == "longrope"
 
     def score(self, requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]) -> list[LogProb | Failure]:
         """Return one LogProb or Failure per request, batched by length under the token budget."""
@@ -52,7 +53,7 @@ class PairwiseScorer:
                 )
 
         for batch in self._batches(ready, encoded):
-            halving(run, batch, lambda _: [])
+            halving(run, batch, lambda _: [], results.__setitem__)
         return [results[index] for index in range(len(requests))]
 
     def _batches(self, ready: Sequence[int], encoded: Sequence[Encoded]) -> Iterator[list[int]]:
@@ -80,6 +81,8 @@ class PairwiseScorer:
             n = len(encoded[index].ids)
             ids[row, : n - 1] = torch.from_numpy(encoded[index].ids[:-1])
             mask[row, : n - 1] = 1
+        if self.dynamic:
+            self.model(input_ids=ids[:1, :1].to(device))  # lets go of the rotation of an earlier, longer sequence
         logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
         totals = []
         for row, index in enumerate(batch):

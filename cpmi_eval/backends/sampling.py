@@ -27,12 +27,13 @@ def sample(
     tokenizer = encoder.tokenizer
     settings: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "num_return_sequences": sampling.n}
     if sampling.temperature > 0:
-        # top_k=0 and top_p=1 must be said: a checkpoint's generation_config may hold others.
+        # What is off must be said: a checkpoint's generation_config may hold others.
         settings |= {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
+            "repetition_penalty": 1.0,
         }
     else:
         settings |= {"do_sample": False, "num_return_sequences": 1}

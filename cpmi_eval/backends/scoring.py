@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from cpmi_eval.backends.encode import Encoded
-from cpmi_eval.errors import ModelError
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+OUT_OF_MEMORY = Failure(
+    "out_of_memory", "one sequence is too much for this device; try --dtype bfloat16, a smaller model, more memory"
+)
 LOGIT_FLOATS = 1 << 25  # logits in flight at a time: 128 MB of fp32
 
 
@@ -49,8 +51,16 @@ def unscorable(encoded: Encoded, limits: Limits) -> Failure | None:
     return None
 
 
-def halving(run: Callable[[Sequence[T]], None], batch: Sequence[T], split: Callable[[T], Sequence[T]]) -> None:
-    """Run a batch; on out-of-memory run its halves, and a single element's parts as ``split`` gives them."""
+def halving(
+    run: Callable[[Sequence[T]], None],
+    batch: Sequence[T],
+    split: Callable[[T], Sequence[T]],
+    give_up: Callable[[T, Failure], None],
+) -> None:
+    """Run a batch; on out-of-memory run its halves, then a single element's parts as ``split`` gives them.
+
+    An element that is too much on its own goes to ``give_up``: it fails alone.
+    """
     try:
         run(batch)
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -61,17 +71,15 @@ def halving(run: Callable[[Sequence[T]], None], batch: Sequence[T], split: Calla
             parts = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         else:
             parts = [[part] for part in split(batch[0])]
-            if len(parts) < 2:
-                raise ModelError(
-                    "out of memory on a single sequence; use a smaller model, --dtype bfloat16 or a larger device"
-                ) from error
+        if not parts:
+            give_up(batch[0], OUT_OF_MEMORY)
         log.warning("out of memory on %d rows; retrying as %d parts", len(batch), len(parts))
     else:
         return
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     for part in parts:
-        halving(run, part, split)
+        halving(run, part, split, give_up)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

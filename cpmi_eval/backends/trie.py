@@ -2,7 +2,7 @@
 
 A row is a forest of token tries laid out depth-first: node ``k``'s subtree occupies ``k .. end[k]-1``, so
 "is an ancestor of" is the interval test ``k <= q < end[k]``, and a node's position in its own sequence is its
-depth. Nothing here knows about models or tensors; see :mod:`cpmi_eval.backends.forward` for the forward pass.
+depth. Nothing here knows about models or tensors; see :mod:`cpmi_eval.backends.packed` for the forward pass.
 
 Attention over a packed row costs the square of its size, and a cut repeats the prefix that its two sides share; where
 to cut is chosen so that the sum is least.
@@ -29,7 +29,7 @@ class Row:
     """One packed row of ``n`` nodes: all arrays are of shape [n] and dtype int64.
 
     ``owner`` is the index of the sequence on whose behalf a node was first added: it pays for the node.
-    ``leaves`` maps a sequence's index to its path, the node indices of its tokens in order.
+    ``paths`` maps a sequence's index to its path, the node indices of its tokens in order.
     """
 
     tokens: IntArray

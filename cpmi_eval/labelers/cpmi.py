@@ -111,7 +111,7 @@ class CPMI:
             templates: a YAML file with a list of strings, each with ``{problem}``; replaces the built-in four.
             step_separator: follows each step in a context; ``\n`` and ``\t`` are understood.
             target: what is scored; holds ``{answer}``.
-            n_negatives: how many negatives (M) a reference answer is contrasted with, at most.
+            n_negatives: how many negatives (M) a reference answer is contrasted with, at most; of a file all are used.
             sampled: how many negatives to ask the model for first; rule-based ones fill up to ``n_negatives``.
             negatives_file: JSON lines ``{"id": ..., "negatives": [...]}``; replaces both sources.
             weight: weight of the negatives' mean term.
@@ -128,7 +128,7 @@ class CPMI:
         before, mark, after = str(target).partition("{answer}")
         if not mark:
             raise UsageError(f"target must hold {{answer}}, not {target!r}")
-        self.target = (settings.unescape(before), settings.unescape(after))
+        self.target = (before, after)
         self.n_negatives = settings.integer("n_negatives", n_negatives, 1)
         self.sampled = settings.integer("sampled", sampled, 0)
         self.from_file = None if negatives_file is None else negatives.read_file(Path(negatives_file))
@@ -206,19 +206,18 @@ class CPMI:
                 context = base + "".join(trace.steps[i] + self.separator for i in members)
                 for answer in answers:
                     if self.normalize == "answer":
-                        yield ScoreRequest(context + before, answer + after, self.top_k, self.top_p)
+                        yield ScoreRequest(context + before, answer, self.top_k, self.top_p)
                     else:
                         yield ScoreRequest(context, before + answer + after, self.top_k, self.top_p)
 
     def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
         """Turn log-probabilities into rewards; see the module's formulas."""
-        tokens = plan.tokens
-        values = []
+        scored = [result for result in results if isinstance(result, LogProb)]
+        tokens = sum((result.tokens for result in scored), plan.tokens)
         for result in results:
             if isinstance(result, Failure):
                 return TraceFailure(plan.trace.id, result, tokens)
-            tokens = tokens + result.tokens
-            values.append(result.total if self.normalize == "none" else result.total / result.n_tokens)
+        values = [one.total if self.normalize == "none" else one.total / one.n_tokens for one in scored]
         shape = (len(self.templates), len(plan.trace.steps) + 1, len(plan.answers))
         mean = np.array(values).reshape(shape).mean(axis=0)  # [contexts, answers], averaged over templates
         pairs = contexts(self.variant, len(plan.trace.steps)).pairs

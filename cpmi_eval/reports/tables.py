@@ -102,11 +102,23 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
         else f"{model['model']} {(model.get('sha256') or model.get('revision') or '')[:12]}, {model['dtype']}, "
         f"{model['device']}, scorer {model['scorer']}",
         "data": "; ".join(_source(one) for one in summary["data"]),
+        "answers": _references(summary["coverage"]),
         "seed": str(config["seed"]) + (f", limit {config['limit']} per subset" if config["limit"] is not None else ""),
         "run": path,
     }
     for name, text in facts.items():
-        yield _fact(name, text)
+        if text:
+            yield _fact(name, text)
+
+
+def _references(coverage: JSON) -> str:
+    """Say where reference answers came from, for tasks that join them."""
+    parts = [
+        f"{name}: " + ", ".join(f"{n:,} {origin.replace('_', ' ')}" for origin, n in counts["references"].items() if n)
+        for name, counts in coverage.items()
+        if "references" in counts
+    ]
+    return "; ".join(parts)
 
 
 def _source(one: JSON) -> str:
@@ -129,9 +141,9 @@ def leaderboard(rows: Sequence[Row], by: str) -> Table:
     tokens = [f"tokens\n{kind}" for kind in ("req.", "comp.", "gen.")]
     for heading in (*headings, "threshold", "wall", *tokens, "scored"):
         table.add_column(heading, justify="right", no_wrap=True)
-    order = sorted(ranked(rows, by), key=lambda pair: pair[1].kind)
+    order = sorted(ranked(rows, by), key=lambda pair: pair[1].group)
     for place, (rank, row) in enumerate(order):
-        if place and row.kind != order[place - 1][1].kind:
+        if place and row.group != order[place - 1][1].group:
             table.add_section()
         table.add_row(
             row.kind,
@@ -144,7 +156,10 @@ def leaderboard(rows: Sequence[Row], by: str) -> Table:
             *map(fmt.compact, (row.requested, row.computed, row.generated)),
             Text(f"{row.scored}/{row.traces}", style="" if row.complete else "bold red"),
         )
+    notes = []
     if any(row.uses_reference for row in rows):
-        table.caption = "* is given the reference answer"
-        table.caption_justify = "left"
+        notes.append("* is given the reference answer, and ranked apart")
+    if any(rank is None for rank, _ in order):
+        notes.append("– not ranked: no value, or not every trace was scored")
+    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
     return table

