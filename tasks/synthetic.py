@@ -17,6 +17,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from importlib.resources import files
 from typing import Any, ClassVar, NamedTuple
 
 from cpmi_eval.errors import UnknownNameError, UsageError
@@ -33,99 +34,7 @@ CLOSED = 0.4  # how often a problem ends in a closing operation rather than a pl
 
 # One block per family. `start`, `then` and `close` lines carry their operation (`=`: a bare number, no step), then:
 # what the problem says | how a step refers to it (`close`: what it says) | the group of {a} times {b} | a unit fact.
-STORIES = r"""
-who: people
-unit: stickers, marbles, trading cards, buttons, beads
-now: {who} has {x} {unit}
-ask: How many {unit} does {who} have in the end?
-start =: {who} has {a} {unit}
-start +: {who} has {a} old {unit} and {b} new ones
-start *: {who} has {a} boxes with {b} {unit} in each
-start *: {who} has {a} dozen {unit} | | {a} dozen {unit} | dozen
-then +: {who} finds {b} more {unit} in the attic | finding {b} in the attic
-then +: a neighbour gives {who} {b} {unit} | getting {b} from the neighbour
-then -: {who} gives {b} {unit} to a cousin | giving {b} to the cousin
-then -: {who} loses {b} {unit} on a school trip | losing {b} on the trip
-then +: {who} buys {a} packs of {b} {unit} | buying the packs | {a} packs of {b} {unit}
-then +: an aunt sends {who} {a} dozen {unit} | opening the parcel from the aunt | {a} dozen {unit} | dozen
-then -: {who} hands {b} {unit} to each of {a} friends | treating the friends | {a} gifts of {b} {unit}
-then *: a lucky trade leaves {who} with {b} times as many {unit} | growing to {b} times as many
-then /: {who} sorts all the {unit} into {b} equal lots and keeps just one lot | keeping one of {b} lots
-close *: {who} sells all of them for {b} dollars apiece. How many dollars does {who} get? | {who} gets {x} dollars
-close /: {who} packs them evenly into {b} bags. How many {unit} go into each bag? | each bag gets {x} {unit}
-
-who: people
-unit: kilometres, miles
-now: {who} is {x} {unit} from home
-ask: How many {unit} from home is {who} in the end?
-start =: {who} is touring a long straight road by bicycle and is {a} {unit} from home
-start +: on a straight road, {who} cycles {a} {unit} away from home before lunch and {b} {unit} after it
-start *: on a straight road, {who} cycles away from home for {a} hours at {b} {unit} an hour
-then +: {who} rides {b} {unit} further away | riding {b} {unit} further
-then +: a bus takes {who} and the bicycle {b} {unit} further from home | the bus ride of {b} {unit}
-then -: {who} turns round and rides {b} {unit} towards home | riding {b} {unit} back
-then -: a lost tent makes {who} go {b} {unit} back towards home | going {b} {unit} back for the tent
-then +: {who} cycles away from home for {a} hours at {b} {unit} an hour | this ride | {a} hours at {b} {unit} an hour
-then +: {who} spends {a} days walking {b} {unit} a day away from home | this long walk | {a} days of {b} {unit}
-then -: {who} heads homewards for {a} hours at {b} {unit} an hour | this ride back | {a} hours at {b} {unit} an hour
-close /: {who} goes home in {b} equally long stages. How many {unit} long is each stage? | each stage is {x} {unit} long
-close *: Going home costs {who} {b} cents for each of these {unit}. How many cents is that? | going home costs {x} cents
-
-who: the workshop, the factory, the studio, the cooperative
-unit: candles, lamps, chairs, kites, toy trains
-now: {who} has {x} {unit} in store
-ask: How many {unit} does {who} have in store in the end?
-start =: {who} has {a} finished {unit} in store
-start *: {who} starts the month with {a} shelves holding {b} {unit} each
-start *: {who} starts the month with {a} dozen {unit} in store | | {a} dozen {unit} | dozen
-then +: the night shift makes {b} {unit} | adding the {b} from the night shift
-then +: a customer returns {b} unopened {unit} | taking back {b}
-then -: an inspector rejects {b} {unit}, which are thrown away | throwing away {b}
-then -: a market stall takes {b} {unit} out of the store | sending {b} to the market stall
-then +: {a} machines make {b} {unit} each | adding what the machines made | {a} machines making {b} {unit} each
-then +: the apprentices finish {a} dozen {unit} | adding the work of the apprentices | {a} dozen {unit} | dozen
-then -: a van takes away {a} crates of {b} {unit} | loading the van | {a} crates of {b} {unit}
-then *: a takeover makes the store of {unit} {b} times as large | growing to {b} times the size
-then /: the {unit} are divided equally between {b} sites, one of them {who} | dividing between {b} sites
-close *: All of them are sold at {b} dollars each. How many dollars does that bring in? | the sale brings in {x} dollars
-close /: They are shipped in {b} equal loads. How many {unit} are in each load? | each load has {x} {unit}
-
-who: people
-unit: dollars
-now: {who} has {x} {unit} saved
-ask: How many {unit} has {who} saved in the end?
-start =: {who} has saved {a} {unit}
-start +: {who} keeps {a} {unit} of savings in a jar and {b} {unit} in a box
-start *: {who} has worked {a} days for {b} {unit} a day and saved it all
-then +: {who} gets {b} {unit} as a birthday present and saves them | the present of {b} {unit}
-then +: {who} sells an old radio for {b} {unit} | selling the radio for {b} {unit}
-then -: {who} takes {b} {unit} from the savings for a jacket | paying {b} {unit} for the jacket
-then -: {who} lends {b} {unit} to a friend | lending {b} {unit}
-then +: {who} mows {a} lawns for {b} {unit} each | being paid for the lawns | {a} lawns at {b} {unit}
-then +: {who} saves a dollar a day for {a} weeks | this daily saving | {a} weeks at a dollar a day | week
-then -: {who} buys {a} tickets for {b} {unit} each | buying the tickets | {a} tickets at {b} {unit}
-then *: a kind grandfather raises the savings to {b} times what they were | growing to {b} times as much
-close /: {who} spends it all on {b} books of equal price. How many {unit} is each book? | each book costs {x} {unit}
-close *: {who} changes it all at {b} pesos a dollar. How many pesos does {who} get? | {who} gets {x} pesos
-
-who: people
-unit: ounces
-now: the bowl holds {x} {unit} of dough
-ask: How many {unit} of dough does the bowl hold in the end?
-start =: {who} is baking and has a bowl with {a} {unit} of dough
-start +: {who} makes a bowl of dough from {a} {unit} of flour and {b} {unit} of milk
-start *: {who} is baking and fills a bowl with {a} pounds of dough | | {a} pounds | pound
-then +: {who} kneads in {b} {unit} of butter | kneading in {b} {unit} of butter
-then +: {who} works {b} {unit} of raisins into the dough | adding {b} {unit} of raisins
-then -: {who} cuts off {b} {unit} for a small loaf | cutting off {b} {unit}
-then -: {who} takes out {b} {unit} for a neighbour | taking out {b} {unit}
-then +: {who} stirs in {a} bags of nuts weighing {b} {unit} each | adding the nuts | {a} bags of {b} {unit}
-then +: {who} adds {a} pounds of flour to the dough | adding the flour | {a} pounds of flour | pound
-then -: {who} takes out {a} rolls of {b} {unit} each | taking out the rolls | {a} rolls of {b} {unit}
-then /: {who} cuts the dough into {b} equal parts and leaves one part in the bowl | leaving one of {b} parts
-close /: {who} bakes it all as {b} equal loaves. How many {unit} is each loaf? | each loaf takes {x} {unit}
-close *: Every ounce has {b} grams of sugar in it. How many grams is that in all? | there are {x} grams of sugar
-"""
+STORIES = "synthetic_stories.txt"
 PEOPLE = "Amara, Bruno, Chidi, Dalia, Emil, Farah, Goran, Hana, Ines, Jonas, Keiko, Lucia, Mateo, Nadia, Oskar, Priya"
 # The true value of each unit fact, what it is mistaken for, and how a step states it.
 FACTS: dict[str, tuple[int, tuple[int, ...], str]] = {
@@ -231,8 +140,9 @@ class Draft:
 
 @cache
 def families() -> tuple[Family, ...]:
-    """Return STORIES, read."""
-    return tuple(map(_family, STORIES.strip().split("\n\n")))
+    """Return the families of STORIES."""
+    text = files("cpmi_eval.tasks").joinpath(STORIES).read_text(encoding="utf-8")
+    return tuple(map(_family, text.strip().split("\n\n")))
 
 
 def _family(block: str) -> Family:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import data_dir
 
-from cpmi_eval.answers import clean, equal, final_answer, is_tame, last_boxed, normalize, plain_number, words
+from cpmi_eval.answers import clean, final_answer, last_boxed
+from cpmi_eval.equality import equal, is_tame, normalize, plain_number, words
 
 # --- finding ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import data_dir
 
-from cpmi_eval.answers import equal, plain_number
+from cpmi_eval.equality import equal, plain_number
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.negatives import MAX_CHARS, parse_sample, pick, read_file, rule_based, sampling_prompt
 

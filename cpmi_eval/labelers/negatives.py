@@ -11,7 +11,8 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from cpmi_eval.answers import MAX_EVALUATED_CHARS, clean, equal, last_boxed, plain_number, words
+from cpmi_eval.answers import clean, last_boxed
+from cpmi_eval.equality import MAX_EVALUATED_CHARS, equal, plain_number, words
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers import alternatives, edits
 
