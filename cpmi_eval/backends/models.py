@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -230,10 +229,11 @@ def load_model(
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     if source.path is not None and "revision" in args:
         raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
-    _quiet_bars()
+    transformers_logging.disable_progress_bar()  # the caller has a bar of its own, or no terminal
     where_from = loadable(source, sha256 or source.sha256())
     shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
     try:
@@ -246,14 +246,6 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(_load_message(source, error)) from error
     return model.to(device).eval(), tokenizer
-
-
-def _quiet_bars() -> None:
-    """Keep transformers' own progress bars off a stderr that is not a terminal."""
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
 
 
 def _attention(config: Any) -> str:
