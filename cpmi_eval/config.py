@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cpmi_eval import settings
+from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.errors import UnknownNameError, UsageError
 
 NOT_IN_FINGERPRINT = {"data_dir", "output_path"}  # where, not what: data is identified by its content
@@ -27,7 +28,7 @@ class RunConfig:
     labeler_args: Mapping[str, Any] = field(default_factory=dict)
     task_args: Mapping[str, Any] = field(default_factory=dict)
     subset: Sequence[str] = ()
-    model: str = "smollm2-135m"
+    model: str = DEFAULT_MODEL
     model_args: Mapping[str, Any] = field(default_factory=dict)
     backend: str = "hf"
     dtype: str = "auto"

@@ -29,6 +29,7 @@ def score_batch(labeler: Labeler, traces: Sequence[Trace], backend: Backend | No
         raise
     except Exception as error:  # noqa: BLE001 - any plug-in's bug on one trace is that trace's failure
         if len(traces) > 1:
+            log.warning("%s: %s; its %d traces are scored one by one", type(error).__name__, error, len(traces))
             return {trace.id: score_batch(labeler, [trace], backend)[trace.id] for trace in traces}
         log.warning("trace %s: %s: %s", traces[0].id, type(error).__name__, error)
         failure = Failure("exception", f"{type(error).__name__}: {error}")

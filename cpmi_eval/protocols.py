@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -113,5 +113,5 @@ class Labeler(Protocol):
     capabilities: frozenset[Capability]
     native_threshold: float | None
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterable[Scored] | Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterable[Scored]:
         """Return one result per trace, in any order: scores, or a typed failure."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpmi_eval.errors import StoreError, UnknownNameError
+from cpmi_eval.reports import format as fmt
 from cpmi_eval.store import read_results
 from cpmi_eval.types import JSON
 
@@ -83,7 +84,7 @@ def _row(path: Path, summary: JSON) -> Row:
         task=config["task"],
         board=(config["task"], tuple(sorted(config["task_args"].items())), traces, sampled, data),
         labeler=config["labeler"],
-        settings=", ".join(f"{key}={value}" for key, value in config["labeler_args"].items()),
+        settings=fmt.settings(config["labeler_args"]),
         kind=summary["labeler"]["kind"],
         uses_reference=summary["labeler"]["uses_reference"],
         synthetic=summary["synthetic"],

@@ -409,7 +409,10 @@ def test_failed_rows_are_shown_and_make_the_exit_code(
     done = cli(*NERVOUS)
     assert done.code == 1
     assert "synthetic-0002: ZeroDivisionError: division by zero" in done.out
-    assert caplog.messages == ["trace synthetic-0002: ZeroDivisionError: division by zero"]
+    assert caplog.messages == [
+        "ZeroDivisionError: division by zero; its 5 traces are scored one by one",
+        "trace synthetic-0002: ZeroDivisionError: division by zero",
+    ]
 
 
 # --- ls -------------------------------------------------------------------------------------------------------------

@@ -71,9 +71,11 @@ def halving(
             parts = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         else:
             parts = [[part] for part in split(batch[0])]
-        if not parts:
+        if parts:
+            log.warning("out of memory on %d rows; retrying as %d parts", len(batch), len(parts))
+        else:
+            log.warning("out of memory on a single row; giving it up")
             give_up(batch[0], OUT_OF_MEMORY)
-        log.warning("out of memory on %d rows; retrying as %d parts", len(batch), len(parts))
     else:
         return
     if torch.cuda.is_available():

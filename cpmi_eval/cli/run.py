@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.cli.options import BATCH_SIZE, INTEGER, LIMIT, NAMES, PAIRS, from_config_file, option, stderr_is_terminal
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
 from cpmi_eval.run import Progress, RunResult, evaluate
@@ -29,7 +30,7 @@ cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench -
 @option("task_args", type=PAIRS, default={}, help="Settings of the task, for instance n=500,max_steps=12.")
 @option("subset", type=NAMES, default=(), help="Subsets of the task; all of them if not given.")
 @option(
-    "model", metavar="NAME|hub id|path", default="smollm2-135m", show_default=True, help="See `cpmi-eval ls models`."
+    "model", metavar="NAME|hub id|path", default=DEFAULT_MODEL, show_default=True, help="See `cpmi-eval ls models`."
 )
 @option("model_args", type=PAIRS, default={}, help="revision, trust_remote_code, attn_implementation, row_tokens, ...")
 @option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")

@@ -7,7 +7,6 @@ import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -26,12 +25,7 @@ def rule_based(answer: str) -> list[str]:
     None equals ``answer`` or another in value. Composite answers have one number, fraction or root edited at a time.
     Words outside the known closed sets (``yes``/``no``, weekdays, ...) and very long answers give an empty list.
     """
-    return list(_rule_based(answer))
-
-
-@lru_cache(maxsize=4096)
-def _rule_based(answer: str) -> tuple[str, ...]:
-    return tuple(_distinct(_candidates(answer), answer))
+    return list(_distinct(_candidates(answer), answer))
 
 
 def _candidates(answer: str) -> list[str]:
