@@ -6,8 +6,8 @@ import pytest
 import tinymodels
 import torch
 
+from cpmi_eval.backends.forward import _block_mask
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.packed import _block_mask
 from cpmi_eval.backends.trie import pack
 from cpmi_eval.types import ScoreRequest
 

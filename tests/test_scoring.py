@@ -10,7 +10,7 @@ import pytest
 import tinymodels
 import torch
 
-from cpmi_eval.backends import encode, packed
+from cpmi_eval.backends import encode, forward, packed
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.backends.pairwise import PairwiseScorer
 from cpmi_eval.backends.scoring import Truncation, truncated_logprob
@@ -201,7 +201,7 @@ def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
     try:
         one.model.lm_head = Broken()
         if scorer == "trie":
-            one.scorer.head = one.model.lm_head
+            one.scorer.forward.head = one.model.lm_head
         (result,) = one.loglikelihood([ScoreRequest(STEM, "35")])
     finally:
         one.model.lm_head = head
@@ -213,8 +213,8 @@ def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch)
     made = requests()
     one = backend("llama", batch_tokens=2000)
     expected = one.loglikelihood(made)
-    whole, sizes = one.scorer._hidden, []
-    longest = packed._padded(max(len(e.ids) for e in one.encoder.encode(made)))
+    whole, sizes = one.scorer.forward.hidden, []
+    longest = packed.padded(max(len(e.ids) for e in one.encoder.encode(made)))
 
     def limited(rows, width):
         sizes.append(len(rows) * width)
@@ -222,13 +222,13 @@ def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(rows, width)
 
-    monkeypatch.setattr(one.scorer, "_hidden", limited)
+    monkeypatch.setattr(one.scorer.forward, "hidden", limited)
     again = one.loglikelihood(made)
     assert max(sizes) > longest
     assert [r.total for r in again] == pytest.approx([r.total for r in expected], abs=1e-9)
     assert all(result.n_tokens == other.n_tokens for result, other in zip(again, expected, strict=True))
 
-    monkeypatch.setattr(one.scorer, "_hidden", lambda rows, width: limited([None] * 1000, width))
+    monkeypatch.setattr(one.scorer.forward, "hidden", lambda rows, width: limited([None] * 1000, width))
     (failure,) = one.loglikelihood(made[:1])
     assert isinstance(failure, Failure)
     assert failure.kind == "out_of_memory"
@@ -236,7 +236,7 @@ def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch)
 
 def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
     one = backend("llama")
-    monkeypatch.setattr(one.scorer, "_hidden", lambda rows, width: 1 / 0)
+    monkeypatch.setattr(one.scorer.forward, "hidden", lambda rows, width: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         one.loglikelihood(requests()[:1])
 
@@ -244,12 +244,13 @@ def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
 def test_the_head_runs_on_the_predicting_positions_only_each_once():
     one = backend("llama", row_tokens=4000, batch_tokens=4000)
     rows = []
-    hook = one.scorer.head.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
+    head = one.scorer.forward.head
+    hook = head.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
     made = [ScoreRequest(STEM, "The answer is: " + answer) for answer in ("35", "35", "354")]
     one.loglikelihood(made)
     hook.remove()
     predicting = {tuple(e.ids[:i]) for e in one.encoder.encode(made) for i in range(e.start, len(e.ids))}
-    assert len(predicting) <= sum(rows) < len(predicting) + packed.SHAPE_STEP
+    assert len(predicting) <= sum(rows) < len(predicting) + forward.SHAPE_STEP
 
 
 def test_tokens_are_accounted_once_to_one_of_the_requests_that_share_them():

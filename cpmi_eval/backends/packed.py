@@ -13,6 +13,7 @@ from torch import Tensor
 from cpmi_eval.backends import trie
 from cpmi_eval.backends.architecture import rope_kind, rope_threshold
 from cpmi_eval.backends.encode import Encoded
+from cpmi_eval.backends.forward import PackedForward, padded, refusal, trusted_difference
 from cpmi_eval.backends.pairwise import PairwiseScorer
 from cpmi_eval.backends.scoring import (
     LOGIT_FLOATS,
@@ -26,10 +27,6 @@ from cpmi_eval.backends.scoring import (
 )
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
-
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-SHAPE_STEP = 32
-TRUSTED_DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-2}  # per token, in nats; half precision: 0.25
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,6 @@ def _jobs(
     return [_Job(row, {member: indices[member] for member in row.paths}) for row in rows]
 
 
-def _padded(size: int) -> int:
-    """Round up, so that few distinct shapes occur: oneDNN compiles and keeps a kernel for each (hundreds of MB)."""
-    return -(-size // SHAPE_STEP) * SHAPE_STEP
-
-
 class TrieScorer:
     """Packs all requests into token tries and reads the wanted positions out of a few forward passes.
 
@@ -69,32 +61,16 @@ class TrieScorer:
     name = "trie"
 
     def __init__(self, model: Any, limits: Limits) -> None:
-        """Read the model's decoder, head and mask conventions.
+        """Keep the budgets.
 
         Raises:
             ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
         """
-        config = model.config.get_text_config()
-        layers = set(getattr(config, "layer_types", None) or ())
-        unknown = layers - KNOWN_LAYERS
-        if model.config.is_encoder_decoder:
-            raise refusal(model, "it is an encoder-decoder")
-        if unknown:
-            raise refusal(model, f"it has layers of type {', '.join(sorted(unknown))}")
-        if getattr(config, "use_bidirectional_attention", None):
-            raise refusal(model, "its attention looks ahead")
+        self.forward = PackedForward(model)
         self.model = model
         self.limits = limits
-        self.layers = layers
-        self.window: int | None = getattr(config, "sliding_window", None)
-        self.decoder = model.get_decoder()
-        self.head = model.get_output_embeddings()
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        # Cohere multiplies its logits, Granite divides them.
-        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        self.rope = rope_kind(config)
-        self.rope_threshold = rope_threshold(config)
-        self.flex = getattr(config, "_attn_implementation", None) == "flex_attention"
+        self.rope = rope_kind(model.config)
+        self.rope_threshold = rope_threshold(model.config)
 
     def score(self, requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]) -> list[LogProb | Failure]:
         """Return one LogProb or Failure per request. A shared node is paid for by one of those that share it."""
@@ -165,8 +141,8 @@ class TrieScorer:
         self, batch: Sequence[_Job], requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]
     ) -> tuple[trie.IntArray, np.ndarray[Any, np.dtype[np.float64]]]:
         """Return, for every predicted token of the batch, its request's index and its log-probability."""
-        width = _padded(max(len(job.row) for job in batch))
-        hidden = self._hidden([job.row for job in batch], width).flatten(0, 1)
+        width = padded(max(len(job.row) for job in batch))
+        hidden = self.forward.hidden([job.row for job in batch], width).flatten(0, 1)
         nodes, targets, owners = [], [], []
         for place, job in enumerate(batch):
             for member, path in job.row.paths.items():
@@ -180,13 +156,13 @@ class TrieScorer:
         node, target, owner = node[order], target[order], owner[order]
         rows, which = np.unique(node, return_inverse=True)
         cuts = [cut_of(requests[index]) for index in owner.tolist()]
-        step = max(1, LOGIT_FLOATS // self.head.weight.shape[0])
+        step = max(1, LOGIT_FLOATS // self.forward.head.weight.shape[0])
         parts: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         for first in range(0, len(rows), step):
             low, high = np.searchsorted(which, [first, first + step])
             read = rows[first : first + step]
-            read = np.pad(read, (0, _padded(len(read)) - len(read)), mode="edge")
-            logits = self._logits(hidden[torch.from_numpy(read).to(hidden.device)])
+            read = np.pad(read, (0, padded(len(read)) - len(read)), mode="edge")
+            logits = self.forward.logits(hidden[torch.from_numpy(read).to(hidden.device)])
             parts.append(self._pick(logits, which[low:high] - first, target[low:high], cuts[low:high]))
         return owner, np.concatenate(parts)
 
@@ -197,69 +173,6 @@ class TrieScorer:
         rows = torch.from_numpy(which).to(logits.device)
         wanted = torch.from_numpy(target).to(logits.device)
         return target_logprobs(logits, rows, wanted, cuts).double().cpu().numpy()
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Apply the head to selected positions [n, width] as the model itself would; fp32 or better."""
-        logits: Tensor = self.head(hidden)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
-
-    def _hidden(self, rows: Sequence[trie.Row], width: int) -> Tensor:
-        """Run the decoder over rows padded to ``width``; return final hidden states [rows, width, hidden]."""
-        tokens = torch.zeros((len(rows), width), dtype=torch.long)
-        depth = torch.zeros((len(rows), width), dtype=torch.long)
-        end = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding sees itself alone
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.from_numpy(row.tokens)
-            depth[i, : len(row)] = torch.from_numpy(row.depth)
-            end[i, : len(row)] = torch.from_numpy(row.end)
-        device = self.model.device
-        depth, end = depth.to(device), end.to(device)
-        output = self.decoder(
-            input_ids=tokens.to(device),
-            attention_mask=self._masks(depth, end),
-            position_ids=depth,
-            use_cache=False,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-    def _masks(self, depth: Tensor, end: Tensor) -> Any:
-        """Return what the decoder takes as attention_mask: one mask, or one per layer type."""
-        build = _block_mask if self.flex else self._additive_mask
-        if not self.layers:
-            return build(depth, end, self.window)
-        return {kind: build(depth, end, self.window if kind == "sliding_attention" else None) for kind in self.layers}
-
-    def _additive_mask(self, depth: Tensor, end: Tensor, window: int | None) -> Tensor:
-        """Return a [rows, 1, n, n] mask to add to attention scores; eager and sdpa both take it."""
-        index = torch.arange(depth.shape[1], device=depth.device)
-        visible = (index[None, :, None] >= index[None, None, :]) & (index[None, :, None] < end[:, None, :])
-        if window is not None:
-            visible &= depth[:, :, None] - depth[:, None, :] < window
-        dtype = self.model.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=depth.device)
-        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-
-
-def _block_mask(depth: Tensor, end: Tensor, window: int | None) -> Any:
-    """Return the same visibility as a FlexAttention block mask, whose cost follows the blocks that are not empty."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = (key <= query) & (query < end[batch, key])
-        return seen if window is None else seen & (depth[batch, query] - depth[batch, key] < window)
-
-    rows, width = depth.shape
-    return create_block_mask(visible, B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(depth.device))
-
-
-def refusal(model: Any, reason: str) -> ModelError:
-    """Return the error for a model that a trie cannot serve."""
-    return ModelError(
-        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --scorer pairwise."
-    )
 
 
 def distrust(scorer: TrieScorer, vocabulary: int) -> float:
@@ -293,7 +206,7 @@ def distrust(scorer: TrieScorer, vocabulary: int) -> float:
     # Totals from one token to the end: their differences are single tokens.
     per_token = np.diff(np.array(totals), append=0.0)
     difference = float(np.sqrt(np.mean((per_token[0] - per_token[1]) ** 2)))
-    trusted = TRUSTED_DIFFERENCE.get(scorer.model.dtype, 0.25)
+    trusted = trusted_difference(scorer.model.dtype)
     if difference > trusted:
         raise refusal(
             scorer.model,
