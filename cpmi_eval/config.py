@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class RunConfig:
     threshold: str = "native"
     limit: int | float | None = None
     seed: int = 0
+    log_samples: bool = False
     data_dir: str | os.PathLike[str] | None = None
     output_path: str | os.PathLike[str] | None = None
 
@@ -56,6 +57,7 @@ class RunConfig:
         if self.batch_size != "auto":
             settings.integer("batch_size", self.batch_size, 1)
         settings.integer("seed", self.seed, 0)
+        settings.flag("log_samples", self.log_samples)
         if isinstance(self.limit, float):
             if not 0 < self.limit < 1:
                 raise UsageError(f"limit must be a whole number of at least 1 or a share below 1, not {self.limit}")
@@ -86,8 +88,12 @@ def parse_limit(text: str) -> int | float:
     return value
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read run settings from YAML or JSON: a mapping with the names of the flags, or a run's ``manifest.json``.
+def read_config_file(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Read settings from YAML or JSON: a mapping with the names of the flags, or a run's ``manifest.json``.
+
+    Args:
+        path: the file.
+        known: the settings there are. Of a manifest only these are taken: it may be of another command.
 
     Raises:
         UsageError: no such file, not a mapping.
@@ -100,10 +106,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"config file {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
-        content = {key: value for key, value in content["config"].items() if key != "output_path"}
+        recorded = content["config"]
+        content = {key: value for key, value in recorded.items() if key in known and key != "output_path"}
     if not isinstance(content, dict):
         raise UsageError(f"config file {path} must be a mapping of settings")
-    known = {item.name for item in fields(RunConfig)}
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
     for key in values:
         if key not in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,9 +29,14 @@ class Meter:
 
 @dataclass(frozen=True)
 class Share:
-    """What one row cost: its part of its batch's wall time, its tokens, and the peak memory when it was written."""
+    """What one row cost: its part of its batch's time, its tokens, and the peak memory when it was written.
+
+    ``seconds`` is wall time. ``device_seconds`` is what occupied the device: processor time over all cores where the
+    model runs on the CPU, wall time per GPU where it runs there.
+    """
 
     seconds: float
+    device_seconds: float
     tokens: Tokens
     peak_memory_bytes: int
 
@@ -39,17 +44,45 @@ class Share:
         """Return it under the names used in run files."""
         return {
             "seconds": self.seconds,
+            "device_seconds": self.device_seconds,
             "tokens": self.tokens.as_dict(),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
 
-def shares(seconds: float, tokens: list[Tokens]) -> list[float]:
-    """Split a batch's wall time over its traces by tokens put through the model, evenly where there were none."""
+def read_tokens(counts: Mapping[str, int]) -> Tokens:
+    """Return the counts of a run file; what follows from the others is not read."""
+    return Tokens(counts["requested"], counts["computed"], counts["generated"])
+
+
+@dataclass
+class Stopwatch:
+    """Wall and device seconds spent inside ``with``; ``gpu``: whether the model runs on one."""
+
+    gpu: bool
+    wall: float = 0.0
+    device: float = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        """Start."""
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        wall, process = self._start
+        self.wall = time.perf_counter() - wall
+        self.device = self.wall if self.gpu else time.process_time() - process
+
+
+def shares(watch: Stopwatch, tokens: Sequence[Tokens], peak_memory_bytes: int) -> list[Share]:
+    """Split a batch's time over its traces by tokens put through the model, evenly where there were none."""
     total = sum(one.computed for one in tokens)
-    if total == 0:
-        return [seconds / len(tokens)] * len(tokens)
-    return [seconds * one.computed / total for one in tokens]
+    parts = [one.computed / total if total else 1 / len(tokens) for one in tokens]
+    return [
+        Share(watch.wall * part, watch.device * part, one, peak_memory_bytes)
+        for part, one in zip(parts, tokens, strict=True)
+    ]
 
 
 def total(rows: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -59,11 +92,12 @@ def total(rows: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> dict[st
         for name, seconds in session["seconds"].items():
             phases[name] = phases.get(name, 0.0) + seconds
     phases["score"] = sum(row["cost"]["seconds"] for row in rows)
-    tokens = {key: sum(row["cost"]["tokens"][key] for row in rows) for key in Tokens().as_dict()}
+    tokens = sum((read_tokens(row["cost"]["tokens"]) for row in rows), Tokens())
     peaks = [row["cost"]["peak_memory_bytes"] for row in rows]
     return {
         "wall_seconds": {**phases, "total": sum(phases.values())},
-        "tokens": tokens,
+        "device_seconds": sum(row["cost"]["device_seconds"] for row in rows),
+        "tokens": tokens.as_dict(),
         "peak_memory_bytes": max(peaks, default=0),
         "sessions": len(sessions),
     }

@@ -47,13 +47,16 @@ def matched(trace: Trace, result: Scored | None) -> Scored:
     if isinstance(result, StepScores) and len(result.values) != len(trace.steps):
         message = f"{len(result.values)} scores for {len(trace.steps)} steps"
         return TraceFailure(trace.id, Failure("wrong_count", message), result.tokens)
+    own = result.prediction if isinstance(result, StepScores) else None
+    if own is not None and not -1 <= own < len(trace.steps):
+        return TraceFailure(trace.id, Failure("bad_output", f"a prediction of {own}"), result.tokens)
     return result
 
 
 def checked(result: Scored) -> Scored:
     """Return a result whose scores are finite floats and whose details can be stored, or a failure."""
     try:
-        json.dumps(result.details, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps([result.details, result.samples], ensure_ascii=False, allow_nan=False).encode()
         if isinstance(result, TraceFailure):
             return result
         values = tuple(float(value) for value in result.values)

@@ -5,24 +5,28 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cpmi_eval import settings
 from cpmi_eval.backends.models import sha256_of
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter
-from cpmi_eval.errors import StoreError
-from cpmi_eval.protocols import Backend
+from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.store import SCHEMA_VERSION, Store, write_json
 from cpmi_eval.types import JSON, TaskData
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "math-verify")
-SAME_MODEL = ("model", "sha256", "revision", "dtype", "device", "attention", "scorer", "row_tokens", "batch_tokens")
+SAME_MODEL = (
+    *("model", "sha256", "revision", "dtype", "device", "attention"),
+    *("scorer", "generator", "row_tokens", "batch_tokens", "slots", "cache_tokens"),
+)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -41,9 +45,14 @@ def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
     identity = {
         **config.identity(),
         "data": [asdict(one) for one in data.provenance],
-        "files": {key: sha256_of([Path(value)]) for key, value in config.labeler_args.items() if _is_file(value)},
+        "files": {name: sha256_of([path]) for name, path in _files(config.labeler_args)},
     }
     manifest = store.manifest()
+    if manifest is not None and manifest.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{store.path} was written by another version of cpmi-eval (run format {manifest.get('schema_version')}, "
+            f"here {SCHEMA_VERSION}); use another --output_path, or --fresh"
+        )
     if manifest is not None and (manifest["sessions"] or store.samples_path.exists()):  # else it never got to score
         theirs = manifest.get("identity", {})
         differ = differences(theirs, identity, sorted({*identity, *theirs}))
@@ -65,12 +74,30 @@ def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
     return manifest
 
 
+def _files(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Yield the files that settings name; also those of settings within a setting (``mc="prompt=FILE"``)."""
+    for name, value in given.items():
+        if _is_file(value):
+            yield prefix + name, Path(value)
+        elif isinstance(value, Mapping):
+            yield from _files(value, f"{prefix}{name}.")
+        elif isinstance(value, str) and "=" in value:
+            with suppress(UsageError):  # a text that holds "=" need not be settings
+                yield from _files(settings.parse_pairs(value), f"{prefix}{name}.")
+
+
 def _is_file(value: object) -> bool:
     """Return whether a setting names a file; a long text or one with a zero byte does not."""
     try:
         return isinstance(value, str) and Path(value).is_file()
     except (OSError, ValueError):
         return False
+
+
+def _same_model(model: JSON) -> JSON:
+    """Return what must not change between sessions, of the model and of others beside it."""
+    own = {key: model.get(key) for key in SAME_MODEL}
+    return {**own, "others": {role: _same_model(one) for role, one in model.get("others", {}).items()}}
 
 
 def _versions() -> dict[str, str]:
@@ -83,15 +110,14 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def start_session(store: Store, manifest: JSON, backend: Backend | None, meter: Meter) -> None:
-    """Record the model and what loading cost.
+def start_session(store: Store, manifest: JSON, model: JSON | None, meter: Meter) -> None:
+    """Record the model (as its backend describes it, with ``others`` beside it) and what loading cost.
 
     Raises:
         StoreError: the run was begun with another model, device, dtype or batching.
     """
-    model = None if backend is None else backend.describe()
     if manifest["model"] is not None and model is not None:
-        differ = differences(manifest["model"], model, SAME_MODEL)
+        differ = differences(_same_model(manifest["model"]), _same_model(model), (*SAME_MODEL, "others"))
         if differ:
             raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
     manifest["model"] = model

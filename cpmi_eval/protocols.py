@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from cpmi_eval.types import (
     JSON,
+    Enough,
     Failure,
     Generation,
     LogProb,
@@ -85,16 +86,36 @@ class Backend(Protocol):
         """Return what the manifest should say about the model: identity, dtype, device, scorer, budgets."""
 
     def peak_memory_bytes(self) -> int:
-        """Return the peak memory so far, of the device that holds the model."""
+        """Return the peak memory since :meth:`prepare`, of the device that holds the model."""
+
+    def prepare(self, capabilities: frozenset[Capability]) -> None:
+        """Get ready for the timed part of a run that uses ``capabilities``: warm up, measure peak memory from here."""
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return the summed log-probability of each continuation given its context."""
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Generation | Failure]:
-        """Sample completions of each prompt, reproducibly from the prompt's own seed."""
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        enough: Enough | None = None,
+    ) -> list[Generation | Failure]:
+        """Sample completions of each prompt, one per seed in ``seeds[i]``, each reproducible from its seed alone.
+
+        ``enough(i, completion)`` is told of completions of prompt ``i`` as they finish; once it returns True, what is
+        left of that prompt is not drawn, and what is being drawn is dropped.
+        """
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether :meth:`chat_prompt` works."""
 
     def chat_prompt(self, user: str) -> str:
         """Render one user turn through the model's chat template, up to where the assistant begins."""
+
+    def another(self, model: str) -> Backend:
+        """Load a second model beside this one, with the same settings."""
 
 
 @runtime_checkable
@@ -104,6 +125,10 @@ class Labeler(Protocol):
     A labeler is constructed with its settings as keyword arguments, plus ``seed``. ``needs`` names the trace
     fields it uses beyond problem and steps; ``capabilities`` what it asks of a backend (empty: it runs without
     a model). ``native_threshold``: a step scored below it is called wrong; ``None``: it makes no such decision.
+
+    Two more methods where a labeler has use for them: :class:`LoadsModels`, :class:`SeesAll`. A labeler that draws few
+    completions per trace may set ``batch_factor``: how many times the usual text makes a batch that keeps the model
+    busy.
     """
 
     name: ClassVar[str]
@@ -115,3 +140,22 @@ class Labeler(Protocol):
 
     def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterable[Scored]:
         """Return one result per trace, in any order: scores, or a typed failure."""
+
+
+@runtime_checkable
+class LoadsModels(Protocol):
+    """A labeler that needs more than the run's model."""
+
+    def load(self, backend: Backend | None) -> JSON:
+        """Load what else is needed, before anything is timed; return its description for the manifest, by role."""
+
+
+@runtime_checkable
+class SeesAll(Protocol):
+    """A labeler whose scores depend on those of all traces, such as ranks among them."""
+
+    def finish(self, rows: Sequence[JSON]) -> list[list[float] | None]:
+        """Return the final scores of each row (as in samples.jsonl), from its ``details``; ``None`` where it failed.
+
+        Called on all rows once every trace is scored, and again on the same rows when a finished run is read.
+        """

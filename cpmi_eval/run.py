@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cpmi_eval import cost, registry, settings
 from cpmi_eval.config import RunConfig
@@ -17,13 +16,15 @@ from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.manifest import open_manifest, start_session
 from cpmi_eval.metrics.outcome import Metric, Threshold, threshold
-from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions, Task
+from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions, LoadsModels, SeesAll, Task
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.store import Store, write_json
 from cpmi_eval.summary import summarize
 from cpmi_eval.types import JSON, Item, Scored, StepScores, TaskData, TraceFailure
 
 log = logging.getLogger(__name__)
+
+Opener: TypeAlias = Callable[[type[Backend], BackendOptions], Backend]
 
 CHARACTERS_PER_TOKEN = 4  # a guess, used only to size batches
 TRACES_WITHOUT_MODEL = 256  # traces per batch where no model runs
@@ -109,13 +110,25 @@ def _backend_options(config: RunConfig) -> BackendOptions:
     return BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
 
 
-def run(config: RunConfig, *, fresh: bool = False, progress: Callable[[Progress], None] | None = None) -> RunResult:
+def open_backend(backend_class: type[Backend], options: BackendOptions) -> Backend:
+    """Load a model; what :func:`run` does unless it is given another way."""
+    return backend_class.open(options)
+
+
+def run(
+    config: RunConfig,
+    *,
+    fresh: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    opener: Opener = open_backend,
+) -> RunResult:
     """Carry out a run, or finish one that was interrupted in the same directory.
 
     Args:
         config: what to run.
         fresh: set an earlier run in the directory aside instead of resuming it.
         progress: called after each phase and batch.
+        opener: returns the loaded backend; several runs may share one.
 
     Raises:
         UsageError: nothing was scored, or scoring had to stop; what was scored is kept and the same call goes on.
@@ -138,13 +151,16 @@ def run(config: RunConfig, *, fresh: bool = False, progress: Callable[[Progress]
             log.info("%s is complete: nothing is scored again; --fresh repeats the run", store.path)
         else:
             report(Progress(len(rows), len(keys), "loading the model"))
-            backend = _open_backend(setup, meter)
-            start_session(store, manifest, backend, meter)
+            store.drop_rollouts(rows.keys())
+            backend, model = _open(setup, meter, opener)
+            start_session(store, manifest, model, meter)
             for row in _score(setup, data, backend, rows, store, report):
                 rows[row["task"], row["id"]] = row
-        ordered = tuple(rows[key] for key in keys)
+        ordered = _finished(setup, [rows[key] for key in keys], store)
         summary = summarize(config, setup.task, setup.labeler, setup.rule, data, ordered, manifest)
         write_json(store.results_path, summary)
+        if config.log_samples and not store.rollouts_path.exists():
+            log.warning("%s draws no samples with these settings: log_samples kept nothing", config.labeler)
     return RunResult(setup.path, summary, ordered)
 
 
@@ -190,20 +206,41 @@ def _key(item: Item, task: str) -> tuple[str, str]:
     return f"{task}/{item.subset}", item.trace.id
 
 
-def _open_backend(setup: _Setup, meter: cost.Meter) -> Backend | None:
+def _open(setup: _Setup, meter: cost.Meter, opener: Opener) -> tuple[Backend | None, JSON | None]:
+    """Load and warm up what the labeler needs; return the backend and what the manifest says of the models."""
     if setup.backend_class is None:
-        return None
+        return None, None
     with meter.phase("load_model"):
-        return setup.backend_class.open(_backend_options(setup.config))
+        backend = opener(setup.backend_class, _backend_options(setup.config))
+        others = setup.labeler.load(backend) if isinstance(setup.labeler, LoadsModels) else {}
+    with meter.phase("warm_up"):
+        backend.prepare(setup.labeler.capabilities)
+    return backend, {**backend.describe(), **({"others": others} if others else {})}
 
 
-def batches(items: Sequence[Item], batch_size: int | str, backend: Backend | None) -> Iterator[Sequence[Item]]:
-    """Cut the items into batches: of a given number of traces, or by a budget of text for the backend."""
+def _finished(setup: _Setup, rows: Sequence[JSON], store: Store) -> tuple[JSON, ...]:
+    """Return the rows with their final scores, where the labeler needs all rows to tell them."""
+    if not isinstance(setup.labeler, SeesAll):
+        return tuple(rows)
+    scores = setup.labeler.finish(rows)
+    final = tuple(
+        {**row, "scores": own, "prediction": None if own is None else setup.rule.predict(tuple(own))}
+        for row, own in zip(rows, scores, strict=True)
+    )
+    if final != tuple(rows):
+        store.replace_rows(final)
+    return final
+
+
+def batches(
+    items: Sequence[Item], batch_size: int | str, backend: Backend | None, factor: int = 1
+) -> Iterator[Sequence[Item]]:
+    """Cut the items into batches: of a given number of traces, or by ``factor`` times the backend's budget of text."""
     if isinstance(batch_size, int) or backend is None:
         size = batch_size if isinstance(batch_size, int) else TRACES_WITHOUT_MODEL
         yield from (items[start : start + size] for start in range(0, len(items), size))
         return
-    budget = backend.batch_tokens * CHARACTERS_PER_TOKEN
+    budget = backend.batch_tokens * CHARACTERS_PER_TOKEN * factor
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -232,25 +269,26 @@ def _score(
     """
     done, computed, spent = len(finished), 0, 0.0
     task = setup.config.task
-    for batch in batches(data.items, setup.config.batch_size, backend):
+    gpu = backend is not None and str(backend.describe().get("device", "cpu")).startswith("cuda")
+    factor = getattr(setup.labeler, "batch_factor", 1)
+    for batch in batches(data.items, setup.config.batch_size, backend, factor):
         owed = [item for item in batch if _key(item, task) not in finished]
         if not owed:
             continue
-        start = time.perf_counter()
-        scored = score_batch(setup.labeler, [item.trace for item in batch], backend)
-        wall = time.perf_counter() - start
+        with cost.Stopwatch(gpu) as watch:
+            scored = score_batch(setup.labeler, [item.trace for item in batch], backend)
         tokens = [scored[item.trace.id].tokens for item in owed]
         tokens[0] = sum((scored[item.trace.id].tokens for item in batch if item not in owed), tokens[0])
         peak = 0 if backend is None else backend.peak_memory_bytes()
         fresh = [
-            _row(task, item, scored[item.trace.id], setup.rule, cost.Share(seconds, spent_tokens, peak))
-            for item, seconds, spent_tokens in zip(owed, cost.shares(wall, tokens), tokens, strict=True)
+            _row(task, item, scored[item.trace.id], setup.rule, share)
+            for item, share in zip(owed, cost.shares(watch, tokens, peak), strict=True)
         ]
-        store.append(fresh)
+        store.append(fresh, _rollouts(task, owed, scored) if setup.config.log_samples else ())
         yield from fresh
         done += len(owed)
         computed += sum(one.computed for one in tokens)
-        spent += wall
+        spent += watch.wall
         report(Progress(done, len(data.items), "scoring", computed, spent))
 
 
@@ -260,12 +298,24 @@ def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Sha
         "id": item.trace.id,
         "task": f"{task}/{item.subset}",
         "scores": scores,
-        "prediction": None if scores is None else rule.predict(tuple(scores)),
+        "prediction": _prediction(result, rule) if isinstance(result, StepScores) else None,
         "gold": asdict(item.gold),
         "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
         "cost": share.as_dict(),
         "details": dict(result.details),
     }
+
+
+def _prediction(result: StepScores, rule: Threshold) -> int | None:
+    own = result.prediction if rule.protocol == "native" else None
+    return rule.predict(result.values) if own is None else own
+
+
+def _rollouts(task: str, items: Sequence[Item], scored: Mapping[str, Scored]) -> Iterator[JSON]:
+    """Return the texts behind the scores of ``items``, each with its trace."""
+    for item in items:
+        key, name = _key(item, task)
+        yield from ({"task": key, "id": name, **sample} for sample in scored[name].samples)
 
 
 def evaluate(

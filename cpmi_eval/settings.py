@@ -56,16 +56,22 @@ def unescape(text: str) -> str:
 def construct(kind: str, factory: Callable[..., T], settings: Mapping[str, Any], **fixed: Any) -> T:
     """Call ``factory`` with ``settings`` and those of ``fixed`` that it takes.
 
+    A factory that takes any keyword may say in ``passes_on`` what it hands them to: their names are checked too.
+
     Raises:
         UnknownNameError: a setting that the factory does not have; close names are suggested.
     """
     parameters = inspect.signature(factory).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        known = [name for name in parameters if name not in fixed]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    passes_on = getattr(factory, "passes_on", None)
+    if not takes_any or passes_on is not None:
+        further = inspect.signature(passes_on).parameters if passes_on is not None else {}
+        own = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        known = [name for name in (*own, *further) if name not in fixed]
         for name in settings:
             if name not in known:
                 raise UnknownNameError(f"{kind} setting", name, known)
-        fixed = {name: value for name, value in fixed.items() if name in parameters}
+        fixed = {name: value for name, value in fixed.items() if name in own}
     try:
         inspect.signature(factory).bind(**settings, **fixed)
     except TypeError as error:
@@ -93,6 +99,13 @@ def number(name: str, value: Any, low: float = float("-inf"), high: float = floa
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value - value != 0:
         raise UsageError(f"{name} must be a number between {low} and {high}, not {value!r}")
     return float(value)
+
+
+def text(name: str, value: Any) -> str:
+    r"""Return ``value`` as text, with ``\n`` and the like understood; a number on a command line is text, too."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"{name} must be a text, not {value!r}")
+    return unescape(str(value))
 
 
 def flag(name: str, value: Any) -> bool:

@@ -3,6 +3,7 @@
 ``manifest.json``  what was run, on what, with which versions; replaced atomically, once per session
 ``traces.jsonl``   the texts of the run's traces; replaced atomically
 ``samples.jsonl``  one row per trace, appended and flushed batch by batch; a torn last line is dropped and redone
+``rollouts.jsonl`` where the run asks for it, the sampled texts behind the rows; those of unfinished traces are redone
 ``results.json``   metrics and costs; replaced atomically when the run is complete
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from cpmi_eval.errors import StoreError
 from cpmi_eval.types import JSON
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: reused tokens and device seconds
 SUMMARY_KEYS = (
     "results",
     "cost",
@@ -103,6 +104,7 @@ class Store:
         self.samples_path = path / "samples.jsonl"
         self.results_path = path / "results.json"
         self.traces_path = path / "traces.jsonl"
+        self.rollouts_path = path / "rollouts.jsonl"
         self._lock = FileLock(str(path / ".lock"))
 
     def __enter__(self) -> Store:
@@ -134,8 +136,8 @@ class Store:
 
     def set_aside(self) -> Path | None:
         """Move an earlier run's files into a numbered folder beside them; return it, or None if there were none."""
-        ours = (self.samples_path, self.results_path, self.traces_path, self.manifest_path)  # the manifest goes last
-        files = [path for path in ours if path.exists()]
+        ours = [self.samples_path, self.rollouts_path, self.results_path, self.traces_path, self.manifest_path]
+        files = [path for path in ours if path.exists()]  # the manifest goes last
         if not files:
             return None
         number = 1
@@ -158,12 +160,25 @@ class Store:
         """
         if not self.samples_path.exists():
             return []
-        data = self.samples_path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self.samples_path.open("r+b") as stream:
-                stream.truncate(whole)
-        return parse_rows(data[:whole], self.samples_path)
+        return parse_rows(_whole_lines(self.samples_path), self.samples_path)
+
+    def drop_rollouts(self, finished: Container[tuple[str, str]]) -> None:
+        """Drop the sampled texts of traces that are not among the ``finished`` (task, id): they are drawn again."""
+        if not self.rollouts_path.exists():
+            return
+        lines = _whole_lines(self.rollouts_path).splitlines(keepends=True)  # of bytes: a text may hold U+2028
+        kept = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                owner = row["task"], row["id"]
+            except (ValueError, KeyError, TypeError) as error:
+                place = f"{self.rollouts_path}, line {number}"
+                raise StoreError(f"{place} is damaged ({error!r}); start anew with --fresh") from error
+            if owner in finished:
+                kept.append(line)
+        if len(kept) < len(lines):
+            replace_text(self.rollouts_path, b"".join(kept).decode("utf-8"))
 
     def trace(self, task: str, name: str) -> JSON:
         """Return the texts of one trace.
@@ -183,12 +198,28 @@ class Store:
         """Write the texts of the run's traces."""
         replace_text(self.traces_path, to_lines(traces))
 
-    def append(self, rows: Iterable[JSON]) -> None:
-        """Append rows and put them on disk before returning."""
-        with self.samples_path.open("a", encoding="utf-8") as stream:
-            stream.write(to_lines(rows))
-            stream.flush()
-            os.fsync(stream.fileno())
+    def append(self, rows: Iterable[JSON], rollouts: Iterable[JSON] = ()) -> None:
+        """Append rows and put them on disk before returning; the texts behind them first, so that no row lacks them."""
+        for path, text in ((self.rollouts_path, to_lines(rollouts)), (self.samples_path, to_lines(rows))):
+            if text:
+                with path.open("a", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+
+    def replace_rows(self, rows: Iterable[JSON]) -> None:
+        """Replace all rows at once, where they change when the last one is known."""
+        replace_text(self.samples_path, to_lines(rows))
+
+
+def _whole_lines(path: Path) -> bytes:
+    """Return a file's whole lines, cutting a torn last one off the file."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+    return data[:whole]
 
 
 def parse_rows(data: bytes, path: Path) -> list[JSON]:

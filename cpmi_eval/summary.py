@@ -75,6 +75,10 @@ def _mean(subsets: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
 def _coverage(name: str, rows: Sequence[JSON], data: TaskData) -> dict[str, Any]:
     kinds = Counter(row["error"]["kind"] if row["error"] else "scored" for row in rows)
     scored, without = kinds.pop("scored", 0), kinds.pop("no_reference", 0)
-    counts = {"traces": len(rows), "scored": scored, "no_reference": without, "failed": sum(kinds.values())}
-    references = data.references.get(name.partition("/")[2])
-    return {**counts, "references": dict(references)} if references else counts
+    counts: JSON = {"traces": len(rows), "scored": scored, "no_reference": without, "failed": sum(kinds.values())}
+    annotated = sum(row["gold"]["first_error"] is not None for row in rows)
+    if annotated < len(rows):
+        counts["annotated"] = annotated
+    if references := data.references.get(name.partition("/")[2]):
+        counts["references"] = dict(references)
+    return counts

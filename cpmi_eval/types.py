@@ -6,7 +6,7 @@ can depend on this module alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -30,9 +30,12 @@ class Trace:
 
 @dataclass(frozen=True)
 class Gold:
-    """What only metrics see. ``first_error`` is the 0-based index of the first wrong step, -1 if none."""
+    """What only metrics see. ``first_error`` is the 0-based index of the first wrong step, -1 if there is none.
 
-    first_error: int
+    ``None``: nobody has annotated this trace; metrics leave it out.
+    """
+
+    first_error: int | None
     final_answer_correct: bool | None = None
 
 
@@ -81,9 +84,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token counts. ``requested``: what scoring every request on its own would put through the model.
+    """Token counts. ``requested``: what serving every request on its own would put through the model.
 
-    ``computed``: what was put through it (padding not counted). ``generated``: decoded tokens.
+    ``computed``: what was put through it (padding not counted). ``generated``: decoded tokens; all but a completion's
+    last are read again, so they are part of the other two counts.
     """
 
     requested: int = 0
@@ -98,19 +102,36 @@ class Tokens:
             self.generated + other.generated,
         )
 
+    @property
+    def reused(self) -> int:
+        """Requested tokens that were not computed, because another request had computed them."""
+        return self.requested - self.computed
+
     def as_dict(self) -> dict[str, int]:
         """Return the counts under the names used in run files."""
-        return {"requested": self.requested, "computed": self.computed, "generated": self.generated}
+        return {
+            "requested": self.requested,
+            "computed": self.computed,
+            "reused": self.reused,
+            "generated": self.generated,
+        }
 
 
 @dataclass(frozen=True)
 class StepScores:
-    """One float per step, higher = better step, with whatever the labeler wants to keep as ``details``."""
+    """One float per step, higher = better step, with whatever the labeler wants to keep as ``details``.
+
+    ``prediction`` is the labeler's own decision (index of the first wrong step, -1 for none) where it is more than a
+    threshold on ``values``, such as a majority vote; it holds under the ``native`` threshold. ``samples`` are the
+    texts behind the scores (rollouts, critiques), kept in rollouts.jsonl where the run asks for them.
+    """
 
     trace_id: str
     values: tuple[float, ...]
     tokens: Tokens = Tokens()
     details: Mapping[str, Any] = field(default_factory=dict)
+    prediction: int | None = None
+    samples: tuple[JSON, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,7 @@ class TraceFailure:
     failure: Failure
     tokens: Tokens = Tokens()
     details: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[JSON, ...] = ()
 
 
 Scored: TypeAlias = StepScores | TraceFailure
@@ -151,28 +173,41 @@ class LogProb:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample completions. ``temperature=0`` is greedy; ``stop`` strings end a completion and are cut off."""
+    """How to sample completions. ``temperature=0`` is greedy; ``stop`` strings end a completion and are cut off.
 
-    n: int = 1
+    In this order, as in transformers: repetition penalty (over prompt and completion), temperature, top-k, top-p.
+    """
+
     max_new_tokens: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled text. ``finish`` is ``stop`` (end of sequence or stop string) or ``length``."""
+    """One sampled text. ``finish``: ``stop`` (end of sequence or stop string), or ``length`` (``max_new_tokens``).
+
+    ``sample`` is its place among the completions asked for of its prompt.
+    """
 
     text: str
     n_tokens: int
     finish: Literal["stop", "length"]
+    sample: int = 0
 
 
 @dataclass(frozen=True)
 class Generation:
-    """The completions of one prompt, and what they cost together."""
+    """The completions of one prompt in order of ``sample``, and what they cost together.
+
+    Fewer than were asked for where the caller had enough before.
+    """
 
     completions: tuple[Completion, ...]
     tokens: Tokens = Tokens()
+
+
+Enough: TypeAlias = Callable[[int, Completion], bool]

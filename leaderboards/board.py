@@ -97,7 +97,7 @@ def _row(path: Path, summary: JSON) -> Row:
         scored=sum(counts["scored"] for counts in coverage.values()),
         wall_seconds=cost["wall_seconds"]["total"],
         peak_memory_bytes=cost["peak_memory_bytes"],
-        **cost["tokens"],
+        **{name: cost["tokens"][name] for name in ("requested", "computed", "generated")},
     )
 
 

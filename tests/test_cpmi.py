@@ -41,7 +41,7 @@ class Stub:
         value = self.table.get((seen, answer), -1.0)
         return value if isinstance(value, Failure) else LogProb(value, 2, Tokens(requested=10, computed=3))
 
-    def generate(self, prompts, sampling, seeds):
+    def generate(self, prompts, sampling, seeds, enough=None):
         self.prompts += prompts
         self.seeds += seeds
         self.sampling = sampling
@@ -153,7 +153,7 @@ def test_sampled_negatives_come_first_and_rules_fill_up():
     assert len(chosen) == 4
     assert "12" not in chosen
     assert result.details["sampled_negatives"] == 2
-    assert (stub.sampling.n, stub.sampling.temperature, stub.sampling.top_p, stub.sampling.max_new_tokens) == (
+    assert (len(stub.seeds[0]), stub.sampling.temperature, stub.sampling.top_p, stub.sampling.max_new_tokens) == (
         5,
         1.05,
         0.9,

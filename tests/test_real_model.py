@@ -9,6 +9,7 @@ import pytest
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.backends.pairwise import PairwiseScorer
+from cpmi_eval.backends.plain import PlainGenerator
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Sampling, ScoreRequest, Trace
@@ -64,5 +65,29 @@ def test_trie_equals_pairwise_on_a_cpmi_trace(backend):
 def test_its_chat_template_is_used_with_one_bos(backend):
     prompt = backend.chat_prompt("Say hello.")
     assert prompt.endswith("<|im_start|>assistant\n")
-    (made,) = backend.generate([prompt], Sampling(max_new_tokens=12, temperature=0.0), [0])
+    (made,) = backend.generate([prompt], Sampling(max_new_tokens=12, temperature=0.0), [[0]])
     assert "hello" in made.completions[0].text.lower()
+
+
+def test_shared_rollouts_are_those_of_transformers(backend):
+    stem = f"{TRACE.problem}\n\n"
+    prompts, seeds = [stem, stem + TRACE.steps[0] + "\n\n"], [[1, 2, 3], [4, 5, 6]]
+    sampling = Sampling(max_new_tokens=24, top_p=0.95)
+    plain = PlainGenerator(backend.model, backend.encoder, backend.limits.max_length)
+    expected = plain.generate(prompts, sampling, seeds)
+    made = backend.generate(prompts, sampling, seeds)
+    assert [result.completions for result in made] == [result.completions for result in expected]
+    assert len({one.text for result in made for one in result.completions}) == 6
+    assert backend.describe()["branch_difference_per_token"] < 1e-4
+    assert all(result.tokens.computed < result.tokens.requested for result in made)
+
+
+def test_shared_rollouts_are_those_of_transformers(backend):
+    plain = HFBackend(backend.model, backend.encoder.tokenizer, scorer="pairwise")
+    start = backend.chat_prompt(TRACE.problem)
+    prompts = [start + "".join(f"{step}\n\n" for step in TRACE.steps[:n]) for n in (1, 2)]
+    sampling = Sampling(24, temperature=0.6, top_p=0.95, top_k=20, repetition_penalty=1.05)
+    seeds = [[10 * i + k for k in range(3)] for i in range(2)]
+    ours, theirs = backend.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds)
+    assert [one.completions for one in ours] == [one.completions for one in theirs]
+    assert sum(one.tokens.computed for one in ours) < sum(one.tokens.computed for one in theirs)

@@ -90,6 +90,9 @@ class Counting:
         cls.opened.append(options)
         return cls()
 
+    def prepare(self, capabilities: frozenset[str]) -> None:
+        self.prepared = capabilities
+
     def describe(self) -> dict[str, Any]:
         return {"backend": self.name, "model": "counting", "dtype": "float32", "device": "cpu", "scorer": "trie"}
 
@@ -266,7 +269,7 @@ def test_a_broken_contract_costs_one_row(
 
 def test_tokens_of_a_failure_count(go: Go) -> None:
     row = by_id(go(TooLong))["a1"]
-    assert row["cost"]["tokens"] == {"requested": 3, "computed": 2, "generated": 1}
+    assert row["cost"]["tokens"] == {"requested": 3, "computed": 2, "reused": 1, "generated": 1}
     assert row["details"] == {"tried": 1}
 
 
@@ -759,10 +762,10 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
         assert set(metrics) == {"f1", "acc_error", "acc_correct", "step_auc"}
         assert all(set(entry) == {"value", "n"} for entry in metrics.values())
     cost = kept["cost"]
-    assert set(cost) == {"wall_seconds", "tokens", "peak_memory_bytes", "sessions"}
-    assert set(cost["wall_seconds"]) == {"load_data", "load_model", "score", "total"}
+    assert set(cost) == {"wall_seconds", "device_seconds", "tokens", "peak_memory_bytes", "sessions"}
+    assert set(cost["wall_seconds"]) == {"load_data", "load_model", "warm_up", "score", "total"}
     assert cost["wall_seconds"]["total"] == pytest.approx(sum(cost["wall_seconds"].values()) / 2)
-    assert cost["tokens"] == {"requested": 26 * 10, "computed": 26 * 4, "generated": 26}
+    assert cost["tokens"] == {"requested": 26 * 10, "computed": 26 * 4, "reused": 26 * 6, "generated": 26}
     assert (cost["peak_memory_bytes"], cost["sessions"]) == (1000, 1)
     assert kept["errors"] == {}
     assert kept["labeler"] == {"name": "asking", "kind": "baseline", "uses_reference": False}
@@ -782,6 +785,7 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
         "threshold": "native",
         "limit": None,
         "seed": 3,
+        "log_samples": False,
         "data_dir": None,
         "output_path": str(tmp_path / "run"),
     }
@@ -791,7 +795,7 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
     assert kept["model"] == {
         "backend": "counting", "model": "counting", "dtype": "float32", "device": "cpu", "scorer": "trie",
     }  # fmt: skip
-    assert (kept["schema_version"], kept["synthetic"]) == (1, False)
+    assert (kept["schema_version"], kept["synthetic"]) == (2, False)
 
 
 def test_cost_adds_up_over_sessions(go: Go, tmp_path: Path) -> None:
@@ -815,7 +819,7 @@ def test_cost_adds_up_over_sessions(go: Go, tmp_path: Path) -> None:
     assert sessions[:1] == first
     cost = result.summary["cost"]
     assert cost["sessions"] == 2
-    assert cost["tokens"] == {"requested": 260, "computed": 104, "generated": 26}
+    assert cost["tokens"] == {"requested": 260, "computed": 104, "reused": 156, "generated": 26}
     assert cost["peak_memory_bytes"] == 2000  # the larger of the two sessions
     for phase in ("load_data", "load_model"):
         assert cost["wall_seconds"][phase] == pytest.approx(sum(session["seconds"][phase] for session in sessions))

@@ -143,8 +143,8 @@ def test_documented_keys_of_a_real_row(tmp_path: Path) -> None:
     assert tuple(first) == ROW_KEYS == ("id", "task", "scores", "prediction", "gold", "error", "cost", "details")
     assert first == result.rows[0]
     assert set(first["gold"]) == {"first_error", "final_answer_correct"}
-    assert set(first["cost"]) == {"seconds", "tokens", "peak_memory_bytes"}
-    assert set(first["cost"]["tokens"]) == {"requested", "computed", "generated"}
+    assert set(first["cost"]) == {"seconds", "device_seconds", "tokens", "peak_memory_bytes"}
+    assert set(first["cost"]["tokens"]) == {"requested", "computed", "reused", "generated"}
 
 
 # --- who may write --------------------------------------------------------------------------------------------------

@@ -42,6 +42,24 @@ def max_length(config: Any) -> int | None:
     return int(limit * stretch) if rope_kind(config) == "dynamic" else int(limit)
 
 
+def cache_tokens(model: Any) -> int:
+    """Return how many tokens' keys and values the completions being decoded may hold together.
+
+    2 GB of them on a CPU; on a GPU half of what the weights leave free.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None) or 1
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = key_heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    per_token = 2 * config.num_hidden_layers * width * model.dtype.itemsize
+    budget = 2e9
+    if model.device.type == "cuda":
+        import torch
+
+        budget = (torch.cuda.get_device_properties(model.device).total_memory - model.get_memory_footprint()) / 2
+    return max(1, int(budget / per_token))
+
+
 def row_tokens(model: Any) -> int:
     """Return a good size for a packed row: small models pay more for attention, so their rows are shorter.
 

@@ -5,20 +5,23 @@ Importing this module costs nothing; torch and transformers are imported when a 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval.backends import models
+from cpmi_eval.backends import memory, models
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions, Capability
-from cpmi_eval.types import JSON, Failure, Generation, LogProb, Sampling, ScoreRequest
+from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
 if TYPE_CHECKING:
     from cpmi_eval.backends.encode import Encoder
-    from cpmi_eval.backends.scoring import Limits, Scorer
+    from cpmi_eval.backends.scoring import Generator, Limits, Scorer
 
-MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", "row_tokens", "batch_tokens", "max_length")
+MODEL_ARGS = (
+    *("revision", "trust_remote_code", "attn_implementation"),
+    *("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length"),
+)
 SCORERS = ("trie", "pairwise")
 
 
@@ -38,16 +41,19 @@ class HFBackend:
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
             scorer: ``trie`` or ``pairwise``.
-            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass) and
+            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass), ``slots``
+                (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
                 ``max_length`` override what is derived from the model.
 
         Raises:
             ModelError: the scorer cannot serve the model.
         """
-        from cpmi_eval.backends.architecture import max_length, row_tokens
+        from cpmi_eval.backends.architecture import cache_tokens, max_length, row_tokens
         from cpmi_eval.backends.encode import Encoder
         from cpmi_eval.backends.packed import TrieScorer, distrust
         from cpmi_eval.backends.pairwise import PairwiseScorer
+        from cpmi_eval.backends.plain import PlainGenerator
+        from cpmi_eval.backends.rollouts import SharedGenerator
         from cpmi_eval.backends.scoring import Limits
 
         args = args or {}
@@ -59,17 +65,24 @@ class HFBackend:
             row_tokens=rows,
             batch_tokens=_positive(args, "batch_tokens") or max(rows, 16384 if on_gpu else 1024),
             max_length=_positive(args, "max_length") or max_length(model.config),
+            slots=_positive(args, "slots") or (512 if on_gpu else 128),
+            cache_tokens=_positive(args, "cache_tokens") or cache_tokens(model),
         )
         self.trie_difference: float | None = None
+        self.branch_difference: float | None = None
         self.scorer: Scorer
+        self.generator: Generator
         if scorer == "trie":
             trie_scorer = TrieScorer(model, self.limits)
             self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
             self.scorer = trie_scorer
+            self.generator = SharedGenerator(trie_scorer.forward, self.encoder, self.limits)
         elif scorer == "pairwise":
             self.scorer = PairwiseScorer(model, self.limits)
+            self.generator = PlainGenerator(model, self.encoder, self.limits.max_length)
         else:
             raise UnknownNameError("scorer", scorer, SCORERS)
+        self._options: BackendOptions | None = None
         self._identity: JSON = {}
 
     @classmethod
@@ -93,13 +106,10 @@ class HFBackend:
         source = models.resolve(options.model)
         device = models.pick_device(options.device)
         dtype = models.pick_dtype(options.dtype, device)
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(device)
         sha256 = source.sha256()
         model, tokenizer = models.load_model(source, dtype, device, options.model_args, sha256)
         backend = cls(model, tokenizer, scorer=options.scorer, args=options.model_args)
+        backend._options = options
         backend._identity = {
             "model": source.name,
             "sha256": sha256,
@@ -123,24 +133,53 @@ class HFBackend:
             "device": _device_name(self.model.device),
             "attention": self.model.config._attn_implementation,
             "scorer": self.scorer.name,
+            "generator": self.generator.name,
             "row_tokens": self.limits.row_tokens,
             "batch_tokens": self.limits.batch_tokens,
+            "slots": self.limits.slots,
+            "cache_tokens": self.limits.cache_tokens,
             "max_length": self.limits.max_length,
             "trie_difference_per_token": self.trie_difference,
+            "branch_difference_per_token": self.branch_difference,
         }
+
+    def prepare(self, capabilities: frozenset[Capability]) -> None:
+        """Run once what ``capabilities`` will run, so that nobody pays for a first call; measure the peak from here."""
+        if "loglikelihood" in capabilities:
+            self.loglikelihood([ScoreRequest("1 + 1 =", " 2")])
+        if "generate" in capabilities:
+            self._check_generator()
+            self.generate(["1 + 1 ="], Sampling(max_new_tokens=2), [[0, 1]])
+        memory.reset_peak(self.model.device)
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
         return self.scorer.score(requests, self.encoder.encode(requests)) if requests else []
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Generation | Failure]:
-        """Sample completions of each prompt under its own seed."""
-        from cpmi_eval.backends.sampling import sample
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        enough: Enough | None = None,
+    ) -> list[Generation | Failure]:
+        """Sample completions of each prompt, one per seed; see :class:`cpmi_eval.protocols.Backend`."""
+        if not prompts:
+            return []
+        self._check_generator()
+        return self.generator.generate(prompts, sampling, seeds, enough)
 
-        return [
-            sample(self.model, self.encoder, prompt, sampling, seed, self.limits.max_length)
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer carries a chat template."""
+        return bool(self.encoder.tokenizer.chat_template)
+
+    def _check_generator(self) -> None:
+        """Measure once whether sharing prefixes serves this model; see :func:`rollouts.distrust`."""
+        from cpmi_eval.backends.rollouts import SharedGenerator, distrust
+
+        if isinstance(self.generator, SharedGenerator) and self.branch_difference is None:
+            self.branch_difference = distrust(self.generator)
 
     def chat_prompt(self, user: str) -> str:
         """Render one user turn through the model's chat template, up to where the assistant begins.
@@ -149,30 +188,22 @@ class HFBackend:
             ModelError: the model has no chat template.
         """
         tokenizer = self.encoder.tokenizer
-        if not tokenizer.chat_template:
+        if not self.has_chat_template:
             raise ModelError("the model has no chat template; run without chat=true")
         text: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
         )
         return text
 
+    def another(self, model: str) -> HFBackend:
+        """Load a second model beside this one, with the same dtype, device and scorer."""
+        if self._options is None:
+            raise ModelError("this backend wraps a model given to it; a second one cannot be loaded like it")
+        return type(self).open(replace(self._options, model=model))
+
     def peak_memory_bytes(self) -> int:
-        """Return the peak memory so far: of the device where it is a GPU, else of this process (resident set)."""
-        import torch
-
-        if self.model.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.model.device))
-        return process_peak_bytes()
-
-
-def process_peak_bytes() -> int:
-    """Return this process's peak resident set in bytes (0 where the platform does not say)."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
+        return memory.peak_bytes(self.model.device)
 
 
 def _positive(args: Mapping[str, Any], key: str) -> int | None:

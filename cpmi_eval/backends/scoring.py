@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cpmi_eval.backends.encode import Encoded
-from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
+from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,13 +32,33 @@ class Scorer(Protocol):
         """Return one LogProb or Failure per request."""
 
 
+class Generator(Protocol):
+    """Samples completions of prompts; see :meth:`cpmi_eval.protocols.Backend.generate`."""
+
+    name: str
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
+    ) -> list[Generation | Failure]:
+        """Return one Generation or Failure per prompt."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Budgets. ``row_tokens``: nodes of one packed row. ``batch_tokens``: tokens of one forward pass."""
+    """Budgets. ``row_tokens``: nodes of one packed row. ``batch_tokens``: tokens of one forward pass.
+
+    ``slots``: completions that are decoded at a time, as long as they fit into ``cache_tokens`` together.
+    """
 
     row_tokens: int
     batch_tokens: int
     max_length: int | None
+    slots: int = 128
+    cache_tokens: int = 65536
+
+    def slots_for(self, max_new_tokens: int) -> int:
+        """Return how many completions of up to ``max_new_tokens`` are decoded at a time."""
+        return max(1, min(self.slots, self.cache_tokens // max_new_tokens))
 
 
 def unscorable(encoded: Encoded, limits: Limits) -> Failure | None:
@@ -64,7 +84,7 @@ def halving(
     try:
         run(batch)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         parts: list[Sequence[T]]
         if len(batch) > 1:
@@ -84,7 +104,8 @@ def halving(
         halving(run, part, split, give_up)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that the device's memory is exhausted."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

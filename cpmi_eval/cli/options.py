@@ -54,12 +54,17 @@ def option(name: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(f"--{name}", envvar=f"CPMI_EVAL_{name.upper()}", **attributes)
 
 
+def settings_of(command: click.Command) -> set[str]:
+    """Return the names of the settings that a command takes from the environment, and so from a file too."""
+    return {str(parameter.name) for parameter in command.params if parameter.envvar is not None}
+
+
 def from_config_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     """Make a config file's values the defaults of this command."""
     if value is None:
         return
     try:
-        content: Mapping[str, Any] = read_config_file(value)
+        content: Mapping[str, Any] = read_config_file(value, settings_of(ctx.command))
     except UsageError as error:
         raise click.BadParameter(str(error), ctx, param) from error
     ctx.default_map = {**(ctx.default_map or {}), **content}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,17 @@ from typing import Any
 import click
 
 from cpmi_eval.backends.models import DEFAULT_MODEL
-from cpmi_eval.cli.options import BATCH_SIZE, INTEGER, LIMIT, NAMES, PAIRS, from_config_file, option, stderr_is_terminal
+from cpmi_eval.cli.options import (
+    BATCH_SIZE,
+    INTEGER,
+    LIMIT,
+    NAMES,
+    PAIRS,
+    F,
+    from_config_file,
+    option,
+    stderr_is_terminal,
+)
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
 from cpmi_eval.run import Progress, RunResult, evaluate
 
@@ -21,31 +31,55 @@ HELP = """Score a task's traces with a labeler; report quality, cost and failure
 cpmi-eval run --labeler cpmi --task synthetic --limit 20
 cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench --subset gsm8k
 """
+INTERRUPTED = "interrupted; what was scored is kept, and the same command goes on from there"
 
 
-@click.command(help=HELP)
-@option("labeler", required=True, metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`.")
-@option("task", required=True, metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`.")
-@option("labeler_args", type=PAIRS, default={}, help="Settings of the labeler, for instance variant=prefix,sampled=8.")
-@option("task_args", type=PAIRS, default={}, help="Settings of the task, for instance n=500,max_steps=12.")
-@option("subset", type=NAMES, default=(), help="Subsets of the task; all of them if not given.")
-@option(
-    "model", metavar="NAME|hub id|path", default=DEFAULT_MODEL, show_default=True, help="See `cpmi-eval ls models`."
+def setting(name: str, **attributes: Any) -> tuple[str, dict[str, Any]]:
+    """Return a line of SETTINGS: an option's name and what click should know about it."""
+    return name, attributes
+
+
+SETTINGS = (
+    setting("labeler", required=True, metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`."),
+    setting("task", required=True, metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`."),
+    setting(
+        "labeler_args", type=PAIRS, default={}, help="Settings of the labeler, for instance variant=prefix,sampled=8."
+    ),
+    setting("task_args", type=PAIRS, default={}, help="Settings of the task, for instance n=500,max_steps=12."),
+    setting("subset", type=NAMES, default=(), help="Subsets of the task; all of them if not given."),
+    setting(
+        "model", metavar="NAME|hub id|path", default=DEFAULT_MODEL, show_default=True, help="See `cpmi-eval ls models`."
+    ),
+    setting(
+        "model_args", type=PAIRS, default={}, help="revision, trust_remote_code, attn_implementation, row_tokens, ..."
+    ),
+    setting("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model."),
+    setting(
+        "dtype",
+        metavar="auto|float32|...",
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 where it is native.",
+    ),
+    setting("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs."),
+    setting("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together."),
+    setting(
+        "scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores."
+    ),
+    setting(
+        "threshold", metavar="native|fixed:x", default="native", show_default=True, help="Below it a step is wrong."
+    ),
+    setting(
+        "limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1."
+    ),
+    setting("seed", type=INTEGER, default=0, show_default=True, help="Of everything random."),
+    setting("log_samples", is_flag=True, help="Keep sampled texts (rollouts, critiques) in rollouts.jsonl."),
+    setting("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub."),
+    setting(
+        "output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/."
+    ),
 )
-@option("model_args", type=PAIRS, default={}, help="revision, trust_remote_code, attn_implementation, row_tokens, ...")
-@option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")
-@option(
-    "dtype", metavar="auto|float32|...", default="auto", show_default=True, help="auto: bfloat16 where it is native."
-)
-@option("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs.")
-@option("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together.")
-@option("scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores.")
-@option("threshold", metavar="native|fixed:x", default="native", show_default=True, help="Below it a step is wrong.")
-@option("limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1.")
-@option("seed", type=INTEGER, default=0, show_default=True, help="Of everything random.")
-@option("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub.")
-@option("output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/.")
-@click.option(
+CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
     is_eager=True,
@@ -53,15 +87,39 @@ cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench -
     callback=from_config_file,
     help="YAML or JSON with any of these options, or a run's manifest.json.",
 )
-@click.option("--resume/--fresh", default=True, help="Go on where this run stopped (default), or set it aside.")
+RESUME = click.option("--resume/--fresh", default=True, help="Go on where this run stopped (default), or set it aside.")
+
+
+def run_options(**changes: Mapping[str, Any] | None) -> Callable[[F], F]:
+    """Declare the settings of a run: for ``run``, and for commands that run something on the way.
+
+    Args:
+        changes: attributes in which an option of the command differs, by its name; ``None`` leaves it out.
+    """
+    declared = [
+        option(name, **{**attributes, **(changes.get(name) or {})})
+        for name, attributes in SETTINGS
+        if changes.get(name, attributes) is not None
+    ]
+
+    def declare(command: F) -> F:
+        for one in reversed([*declared, CONFIG, RESUME]):  # decorators apply from the last to the first
+            command = one(command)
+        return command
+
+    return declare
+
+
+@click.command(help=HELP)
+@run_options()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def run(resume: bool, as_json: bool, **options: Any) -> int:
     """Score a task's traces with a labeler; report quality, cost and failures."""
     try:
-        with _drawn_progress() as progress:
+        with drawn_progress() as progress:
             result = evaluate(**options, fresh=not resume, progress=progress)
     except KeyboardInterrupt:
-        click.echo("interrupted; what was scored is kept, and the same command goes on from there", err=True)
+        click.echo(INTERRUPTED, err=True)
         return EXIT_INTERRUPTED
     _print(result, as_json)
     return EXIT_FAILED_ROWS if result.failed else EXIT_OK
@@ -78,7 +136,7 @@ def _print(result: RunResult, as_json: bool) -> None:
 
 
 @contextmanager
-def _drawn_progress() -> Iterator[Callable[[Progress], None] | None]:
+def drawn_progress() -> Iterator[Callable[[Progress], None] | None]:
     """Draw a bar with rate and remaining time on stderr, where that is a terminal."""
     if not stderr_is_terminal():
         yield None

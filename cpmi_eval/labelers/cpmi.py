@@ -123,15 +123,15 @@ class CPMI:
             seed: of the negatives, together with the trace's id.
         """
         self.variant = settings.choice("variant", variant, VARIANTS)
-        self.templates = TEMPLATES if templates is None else read_templates(Path(templates))
-        self.separator = settings.unescape(str(step_separator))
+        self.templates = TEMPLATES if templates is None else read_templates(Path(str(templates)))
+        self.separator = settings.text("step_separator", step_separator)
         before, mark, after = str(target).partition("{answer}")
         if not mark:
             raise UsageError(f"target must hold {{answer}}, not {target!r}")
         self.target = (before, after)
         self.n_negatives = settings.integer("n_negatives", n_negatives, 1)
         self.sampled = settings.integer("sampled", sampled, 0)
-        self.from_file = None if negatives_file is None else negatives.read_file(Path(negatives_file))
+        self.from_file = None if negatives_file is None else negatives.read_file(Path(str(negatives_file)))
         if self.from_file is not None and self.sampled:
             raise UsageError("negatives_file replaces sampled negatives; give one of the two")
         self.weight = settings.number("weight", weight)
@@ -145,6 +145,7 @@ class CPMI:
             asked.add("generate")
         self.capabilities: frozenset[Capability] = frozenset(asked)
         self.native_threshold: float | None = 0.0
+        self.batch_factor = 4 if self.sampled else 1
 
     def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
         """Yield one result per trace: the rewards, or why there are none."""
@@ -170,8 +171,8 @@ class CPMI:
         prompts = [negatives.sampling_prompt(trace.problem, trace.steps, trace.answer or "") for trace in able]
         if self.chat:
             prompts = [backend.chat_prompt(prompt) for prompt in prompts]
-        sampling = Sampling(n=self.sampled, max_new_tokens=24, temperature=1.05, top_p=0.9)
-        seeds = [derive_seed(self.seed, "negatives", trace.id) for trace in able]
+        sampling = Sampling(max_new_tokens=24, temperature=1.05, top_p=0.9)
+        seeds = [[derive_seed(self.seed, "negatives", trace.id, i) for i in range(self.sampled)] for trace in able]
         made = iter(backend.generate(prompts, sampling, seeds))
         return [None if trace.answer is None else next(made) for trace in traces]
 

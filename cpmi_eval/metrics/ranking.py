@@ -12,9 +12,9 @@ def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
 
     Good: every step before the first error. Wrong: the first error. Steps after it are not annotated and left out.
     """
-    if outcome.scores is None:
-        return [], []
     first = outcome.gold.first_error
+    if outcome.scores is None or first is None:
+        return [], []
     last = len(outcome.scores) if first < 0 else first + 1
     return [int(i != first) for i in range(last)], list(outcome.scores[:last])
 

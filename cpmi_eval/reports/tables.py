@@ -102,6 +102,7 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
         else f"{model['model']} {(model.get('sha256') or model.get('revision') or '')[:12]}, {model['dtype']}, "
         f"{model['device']}, scorer {model['scorer']}",
         "data": "; ".join(_source(one) for one in summary["data"]),
+        "labels": _annotated(summary["coverage"]),
         "answers": _references(summary["coverage"]),
         "seed": str(config["seed"]) + (f", limit {config['limit']} per subset" if config["limit"] is not None else ""),
         "run": path,
@@ -109,6 +110,15 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
     for name, text in facts.items():
         if text:
             yield _fact(name, text)
+
+
+def _annotated(coverage: JSON) -> str:
+    """Say how many traces the metrics stand on, for data that is not annotated throughout."""
+    return "; ".join(
+        f"{name}: {counts['annotated']:,} of {counts['traces']:,} traces are annotated; metrics leave out the others"
+        for name, counts in coverage.items()
+        if "annotated" in counts
+    )
 
 
 def _references(coverage: JSON) -> str:

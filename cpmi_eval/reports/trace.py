@@ -17,8 +17,10 @@ def tint(value: float, low: float, high: float) -> Style:
     return Style(color=f"rgb({round(60 + 0.75 * red)},{round(60 + 0.7 * green)},90)")
 
 
-def verdict(index: int) -> str:
+def verdict(index: int | None) -> str:
     """Return a first-error index in words; steps are counted from 0 as in the data."""
+    if index is None:
+        return "none (this trace is not annotated)"
     return "no error" if index < 0 else f"step {index}"
 
 
@@ -45,6 +47,8 @@ def trace_report(row: JSON, trace: JSON) -> Group:
         lines.append(Text(f"no score: {row['error']['kind']}: {row['error']['message']}", "bold red"))
     elif prediction is None:
         lines.append(Text("prediction: none (this scorer makes no decision)"))
+    elif gold is None:
+        lines.append(Text(f"prediction: {verdict(prediction)}"))
     else:
         right = prediction == gold
         lines.append(

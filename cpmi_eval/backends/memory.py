@@ -1,0 +1,41 @@
+"""Peak memory while something runs: of a GPU, or the resident set of this process."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def reset_peak(device: Any) -> None:
+    """Begin to measure the peak anew, where the platform can: on CUDA and on Linux."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        _CLEAR.write_text("5", encoding="ascii")  # proc(5): resets the peak resident set to the current one
+    except OSError:
+        return  # elsewhere the peak is the process's own, since it started
+
+
+def peak_bytes(device: Any) -> int:
+    """Return the peak in bytes since :func:`reset_peak`; 0 where the platform does not say."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    if _STATUS.is_file():
+        peak = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="utf-8", errors="replace"))
+        return int(peak[1]) * 1024 if peak else 0
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kb if sys.platform == "darwin" else peak_kb * 1024

@@ -1,0 +1,444 @@
+"""Generation for many prompts that share prefixes: each prefix is read once, then branched and decoded in one batch.
+
+Prompts are packed into token tries. A trie row becomes a trunk when the first of its completions is begun. Completions
+take the slots of one decoding loop; a finished one makes room for the next at once, so the batch stays full until
+nothing is left to begin. See :mod:`cpmi_eval.backends.branches` for the attention and
+:mod:`cpmi_eval.backends.sampling` for why a completion does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cpmi_eval.backends import trie
+from cpmi_eval.backends.architecture import rope_kind, rope_threshold
+from cpmi_eval.backends.branches import ATTENTION, SLOT_STEP, Branches, Collected, Trunk, round_up
+from cpmi_eval.backends.encode import Encoder
+from cpmi_eval.backends.forward import PackedForward, padded, refusal, trusted_difference
+from cpmi_eval.backends.plain import too_long
+from cpmi_eval.backends.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
+from cpmi_eval.backends.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
+from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
+
+log = logging.getLogger(__name__)
+
+SORT_EVERY = 32  # steps between two sortings of the slots by length
+
+
+@dataclass(eq=False)
+class _Root:
+    """A packed row of prompts; a trunk, with each prompt's first logits, from its first completion to its last."""
+
+    row: trie.Row
+    prompts: dict[int, int]  # member of the row -> prompt
+    waiting: int = 0  # completions that are not done
+    trunk: Trunk | None = None
+    logits: dict[int, Tensor] = field(default_factory=dict)
+
+    def path(self, prompt: int) -> trie.IntArray:
+        """Return the nodes of a prompt's tokens."""
+        return next(path for member, path in self.row.paths.items() if self.prompts[member] == prompt)
+
+
+@dataclass(eq=False)
+class _Rollout:
+    """One completion in the making."""
+
+    root: _Root
+    prompt: int
+    sample: int
+    numbers: NDArray[np.float64]
+    tokens: list[int] = field(default_factory=list)
+
+
+class SharedGenerator:
+    """Samples completions through shared trunks; the same text as :class:`PlainGenerator`'s, up to rounding."""
+
+    name = "shared"
+
+    def __init__(self, forward: PackedForward, encoder: Encoder, limits: Limits) -> None:
+        """Keep what it runs on; ``limits.slots`` completions are decoded at a time, fewer if they may grow long."""
+        self.forward = forward
+        self.encoder = encoder
+        self.limits = limits
+        self.model = forward.model
+        self.ends = end_tokens(forward.model, encoder.tokenizer)
+        dependent = rope_kind(forward.model.config) != "fixed"
+        self.rope_limit = rope_threshold(forward.model.config) if dependent else None
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        enough: Enough | None = None,
+    ) -> list[Generation | Failure]:
+        """Sample completions of each prompt; see :class:`cpmi_eval.protocols.Backend`."""
+        ids = [np.array(self.encoder.encode_prompt(prompt), dtype=np.int64) for prompt in prompts]
+        failures = {i: failure for i, one in enumerate(ids) if (failure := self._refusal(len(one), sampling))}
+        ready = [i for i, (_, own) in enumerate(zip(ids, seeds, strict=True)) if i not in failures and len(own) > 0]
+        ready.sort(key=lambda i: ids[i].tolist())  # in whatever order they come: the same rows, hence the same rounding
+        loop = _Loop(self, sampling, ids, seeds, ready, enough)
+        with torch.inference_mode():
+            loop.run()
+        made: list[Generation | Failure] = []
+        for i, own in enumerate(seeds):
+            failure = failures.get(i) or loop.failures.get(i)
+            made.append(failure or Generation(loop.completions(i, len(own)), loop.cost(i, len(own))))
+        return made
+
+    def _refusal(self, prompt: int, sampling: Sampling) -> Failure | None:
+        failure = too_long(prompt, sampling, self.limits.max_length)
+        if failure is None and self.rope_limit is not None and prompt + sampling.max_new_tokens > self.rope_limit:
+            return Failure(
+                "too_long",
+                f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {self.rope_limit:,} within "
+                "which this model's RoPE lets prefixes be shared; use --scorer pairwise",
+            )
+        return failure
+
+    def trunk(self, row: trie.Row) -> tuple[Trunk, Tensor]:
+        """Read a packed row; return its keys and values, and its hidden states [nodes, width]."""
+        collected = Collected()
+        hidden = self.forward.hidden([row], padded(len(row)), collected)[0]
+        return Trunk.of(row, collected, hidden.device), hidden[: len(row)]
+
+    def step(self, branches: Branches, tokens: Tensor) -> Tensor:
+        """Append one token to every branch (ids [slots]); return the logits of the next ones [slots, vocabulary]."""
+        position = branches.begin_step(self.forward.windows)
+        with _attention_of(self.model):
+            output = self.forward.decoder(
+                input_ids=tokens[:, None],
+                attention_mask=torch.zeros((1, 1, 1, 1), device=tokens.device),  # the branches know what is visible
+                position_ids=position,
+                past_key_values=branches,
+                use_cache=True,
+                branches=branches,
+            )
+        branches.end_step()
+        return self.forward.logits(output.last_hidden_state[:, 0])
+
+
+@contextmanager
+def _attention_of(model: Any) -> Iterator[None]:
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+@torch.inference_mode()
+def distrust(generator: SharedGenerator) -> float:
+    """Return how far decoding in branches is from plain passes over the same tokens: root mean square, in nats.
+
+    Two branches of unequal length off one trunk, each a few random tokens on.
+
+    Raises:
+        ModelError: the difference is more than rounding, or the model does not hand its attention what it needs.
+    """
+    model, steps = generator.model, 4
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    rng = np.random.default_rng(1)
+    stem, *tails = (rng.integers(0, vocabulary, n) for n in (12, 3, 9))
+    own = rng.integers(0, vocabulary, (2, steps))
+    (row,) = trie.pack([np.concatenate([stem, tail]) for tail in tails], generator.limits.row_tokens)
+    branches = Branches(model.device)
+    branches.extend(2)
+    try:
+        trunk, _ = generator.trunk(row)
+        for slot in range(2):
+            branches.occupy(slot, trunk, row.paths[slot])
+        ours = [generator.step(branches, torch.from_numpy(own[:, i]).to(model.device)) for i in range(steps)]
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refusal(model, f"its attention cannot be branched ({reason[:200]})") from error
+    squares = []
+    for slot, tail in enumerate(tails):
+        whole = torch.from_numpy(np.concatenate([stem, tail, own[slot]]))[None].to(model.device)
+        theirs = model(input_ids=whole, use_cache=False).logits[0, -steps:].double().log_softmax(-1)
+        mine = torch.stack([logits[slot] for logits in ours]).double().log_softmax(-1)
+        following = torch.from_numpy(rng.integers(0, vocabulary, 64)).to(model.device)
+        squares.append((mine - theirs)[:, following] ** 2)
+    difference = float(torch.cat(squares).mean().sqrt())
+    trusted = trusted_difference(model.dtype)
+    if not difference <= trusted:  # nor is NaN
+        raise refusal(model, f"branches score tokens {difference:.3g} nats away from plain passes (limit {trusted:g})")
+    return difference
+
+
+class _Loop:
+    """One call's decoding loop: what waits, what runs in which slot, what is done and what it cost."""
+
+    def __init__(
+        self,
+        generator: SharedGenerator,
+        sampling: Sampling,
+        ids: Sequence[trie.IntArray],
+        seeds: Sequence[Sequence[int]],
+        ready: Sequence[int],
+        enough: Enough | None,
+    ) -> None:
+        self.generator = generator
+        self.sampling = sampling
+        self.ids = ids
+        self.enough = enough
+        self.greedy = sampling.temperature <= 0
+        self.device = generator.model.device
+        self.failures: dict[int, Failure] = {}
+        self.done: dict[int, list[Completion]] = {i: [] for i in ready}
+        self.satisfied: set[int] = set()
+        self.computed = np.zeros(len(ids), dtype=np.int64)
+        self.dropped = np.zeros(len(ids), dtype=np.int64)  # decoded tokens of completions that nobody waits for
+        self.begun = np.zeros(len(ids), dtype=np.int64)
+        self.queue = deque(self._plan(seeds, ready))
+        self.capacity = generator.limits.slots_for(sampling.max_new_tokens)
+        self.running: list[_Rollout | None] = []
+        self.branches = Branches(self.device)
+        self.last = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.seen: Tensor | None = None
+
+    def _plan(self, seeds: Sequence[Sequence[int]], ready: Sequence[int]) -> Iterator[_Rollout]:
+        """Yield all completions to draw: row by row, within a row the first of every prompt, then the second, ..."""
+        if not ready:
+            return
+        for root in self._roots(ready, self.generator.limits.row_tokens):
+            draws = [(0 if self.greedy else k, i) for i in root.prompts.values() for k in range(len(seeds[i]))]
+            order = sorted(dict.fromkeys(draws), key=lambda one: one[0])
+            root.waiting = len(order)
+            for sample, i in order:
+                yield _Rollout(root, i, sample, uniforms(seeds[i][sample], self.sampling.max_new_tokens))
+
+    def _roots(self, prompts: Sequence[int], row_tokens: int, max_nodes: int | None = None) -> list[_Root]:
+        rows = trie.pack([self.ids[i] for i in prompts], row_tokens, max_nodes)
+        return [_Root(row, {member: prompts[member] for member in row.paths}) for row in rows]
+
+    def run(self) -> None:
+        """Draw everything that is wanted. On out-of-memory, go on with half the slots."""
+        while self.queue or any(self.running):
+            try:
+                self._run()
+                return
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._begin_again_smaller()  # out here, where the error no longer holds what was computed
+
+    def _run(self) -> None:
+        steps = 0
+        while self._admit():
+            steps += 1
+            if steps % SORT_EVERY == 0 or 2 * self._slots_wanted() <= len(self.running):
+                self._sort()
+            logits = self.generator.step(self.branches, self.last)
+            for rollout in filter(None, self.running):
+                self.computed[rollout.prompt] += 1
+            self._append(logits, list(range(len(self.running))))
+
+    # --- slots ------------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> bool:
+        """Fill free slots from the queue; return whether any completion is running. May finish some at once."""
+        while self.queue:
+            if None not in self.running and len(self.running) < self._slots_wanted():
+                self._extend(self._slots_wanted() - len(self.running))
+            free = [slot for slot, rollout in enumerate(self.running) if rollout is None]
+            if not free:
+                break
+            fresh = [slot for slot in free if self._occupy(slot)]
+            if not fresh:
+                break
+            logits = torch.stack([self._first_logits(slot) for slot in fresh])
+            self._append(logits, fresh)
+        return any(self.running)
+
+    def _slots_wanted(self) -> int:
+        """Slots that there is work for, in steps so that few shapes occur."""
+        work = sum(rollout is not None for rollout in self.running) + len(self.queue)
+        return min(self.capacity, round_up(work, SLOT_STEP))
+
+    def _occupy(self, slot: int) -> bool:
+        """Begin the next wanted completion in a free slot; False where none is left."""
+        while self.queue:
+            rollout = self.queue[0]  # stays there if reading its row runs out of memory
+            wanted = rollout.prompt not in self.satisfied and rollout.prompt not in self.failures
+            trunk = rollout.root.trunk or (self._open(rollout.root) if wanted else None)
+            self.queue.popleft()
+            if not wanted or trunk is None:
+                self._leave(rollout)
+                continue
+            self.begun[rollout.prompt] += 1
+            self.running[slot] = rollout
+            self.branches.occupy(slot, trunk, rollout.root.path(rollout.prompt))
+            if self.seen is not None:
+                self.seen[slot] = False
+                self.seen[slot, torch.from_numpy(self.ids[rollout.prompt]).to(self.device)] = True
+            return True
+        return False
+
+    def _open(self, root: _Root) -> Trunk:
+        """Read a row's prompts: its nodes are paid for by the prompts that own them."""
+        trunk, hidden = self.generator.trunk(root.row)
+        owners, nodes = np.unique(root.row.owner, return_counts=True)
+        self.computed[[root.prompts[owner] for owner in owners.tolist()]] += nodes
+        members = list(root.row.paths)
+        last = torch.tensor([int(root.row.paths[member][-1]) for member in members], device=hidden.device)
+        logits = self.generator.forward.logits(hidden[last])
+        root.logits = {root.prompts[member]: logits[place] for place, member in enumerate(members)}
+        root.trunk = trunk
+        return trunk
+
+    def _first_logits(self, slot: int) -> Tensor:
+        rollout = self.running[slot]
+        assert rollout is not None
+        return rollout.root.logits[rollout.prompt]
+
+    def _leave(self, rollout: _Rollout) -> None:
+        """Count a completion out of its row; the last one takes the trunk with it."""
+        rollout.root.waiting -= 1
+        if rollout.root.waiting == 0:
+            rollout.root.trunk, rollout.root.logits = None, {}
+
+    def _extend(self, more: int) -> None:
+        """Add free slots."""
+        self.running += [None] * more
+        self.branches.extend(more)
+        self.last = torch.cat([self.last, self.last.new_zeros(more)])
+        if self.sampling.repetition_penalty != 1.0:
+            vocabulary = self.generator.forward.head.weight.shape[0]
+            fresh = torch.zeros((more, vocabulary), dtype=torch.bool, device=self.device)
+            self.seen = fresh if self.seen is None else torch.cat([self.seen, fresh])
+
+    def _sort(self) -> None:
+        """Bring the longest branches to the front, and give up slots that nothing waits for."""
+        slots = [slot for slot, rollout in enumerate(self.running) if rollout is not None]
+        slots.sort(key=lambda slot: -int(self.branches.lengths[slot]))
+        free = [slot for slot, rollout in enumerate(self.running) if rollout is None]
+        slots += free[: self._slots_wanted() - len(slots)]
+        self.running = [self.running[slot] for slot in slots]
+        self.branches.keep(slots)
+        index = torch.tensor(slots, device=self.device)
+        self.last = self.last[index]
+        self.seen = None if self.seen is None else self.seen[index]
+
+    def _begin_again_smaller(self) -> None:
+        """Forget what is running, to be drawn again from its first token, and halve the number of slots.
+
+        A single slot cannot become less: its row is cut, or given up where that gains nothing, and all slots are back.
+        """
+        unfinished = [rollout for rollout in self.running if rollout is not None]
+        log.warning("out of memory with %d completions at a time; going on with fewer", len(self.running))
+        self.capacity = len(self.running) // 2
+        for rollout in unfinished:
+            self.begun[rollout.prompt] -= 1  # what was computed stays counted
+            self.dropped[rollout.prompt] += len(rollout.tokens)
+            rollout.tokens = []
+        if self.capacity == 0:
+            (alone, *_) = unfinished or self.queue
+            self._cut(alone.root, [one for one in (*unfinished, *self.queue) if one.root is alone.root])
+            self.capacity = self.generator.limits.slots_for(self.sampling.max_new_tokens)
+        for rollout in (*unfinished, *self.queue):
+            rollout.root.trunk, rollout.root.logits = None, {}
+        self.queue.extendleft(reversed(unfinished))
+        self.running, self.branches, self.seen = [], Branches(self.device), None
+        self.last = self.last[:0]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _cut(self, root: _Root, rollouts: Sequence[_Rollout]) -> None:
+        """Move what is left of a row to rows of at most half its size; where there is but one, its prompts fail."""
+        half = max(1, len(root.row) // 2)
+        left = dict.fromkeys(one.prompt for one in rollouts if one.prompt not in self.satisfied)
+        parts = self._roots(list(left), half, half)
+        if len(parts) == 1:
+            self.failures.update(dict.fromkeys(left, OUT_OF_MEMORY))
+            return
+        part_of = {prompt: part for part in parts for prompt in part.prompts.values()}
+        for rollout in rollouts:
+            if rollout.prompt in part_of:
+                self._leave(rollout)
+                rollout.root = part_of[rollout.prompt]
+                rollout.root.waiting += 1
+
+    # --- tokens -----------------------------------------------------------------------------------------------------
+
+    def _append(self, logits: Tensor, slots: Sequence[int]) -> None:
+        """Draw the next token of the completions in ``slots`` from ``logits`` (a row for each); finish those at end."""
+        index = torch.tensor(slots, device=self.device)
+        logits = logits.float()
+        if self.seen is not None:
+            logits = penalized(logits, self.seen[index], self.sampling.repetition_penalty)
+        rollouts = [self.running[slot] for slot in slots]
+        numbers = [0.0 if one is None else one.numbers[len(one.tokens)] for one in rollouts]
+        chosen = draw(logits, self.sampling, torch.tensor(numbers, dtype=torch.float64).to(self.device))
+        self.last[index] = chosen.clamp(min=0)
+        if self.seen is not None:
+            self.seen[index, self.last[index]] = True
+        for slot, rollout, token in zip(slots, rollouts, chosen.tolist(), strict=True):
+            if rollout is None or self.running[slot] is not rollout:
+                continue  # a free slot, or dropped just now
+            if token < 0:
+                self.failures[rollout.prompt] = NON_FINITE
+                self._drop(rollout.prompt)
+                continue
+            rollout.tokens.append(token)
+            if self._is_over(rollout):
+                self._finish(slot, rollout)
+
+    def _is_over(self, rollout: _Rollout) -> bool:
+        tokens = rollout.tokens
+        if tokens[-1] in self.generator.ends or len(tokens) == self.sampling.max_new_tokens:
+            return True
+        return stopped(self.generator.encoder.tokenizer, tokens, self.sampling.stop)
+
+    def _finish(self, slot: int, rollout: _Rollout) -> None:
+        tokenizer = self.generator.encoder.tokenizer
+        made = completion(rollout.tokens, self.generator.ends, tokenizer, self.sampling.stop, rollout.sample)
+        self.done[rollout.prompt].append(made)
+        self._release(slot)
+        if self.enough is not None and self.enough(rollout.prompt, made):
+            self.satisfied.add(rollout.prompt)
+            self._drop(rollout.prompt)
+
+    def _drop(self, prompt: int) -> None:
+        """Give up all running completions of a prompt."""
+        for slot, running in enumerate(self.running):
+            if running is not None and running.prompt == prompt:
+                self.dropped[prompt] += len(running.tokens)
+                self._release(slot)
+
+    def _release(self, slot: int) -> None:
+        rollout = self.running[slot]
+        assert rollout is not None
+        self.running[slot] = None
+        self.branches.free(slot)
+        self._leave(rollout)
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def completions(self, prompt: int, wanted: int) -> tuple[Completion, ...]:
+        """Return what was drawn for a prompt in order; greedy text, decoded once, as often as it was wanted."""
+        made = sorted(self.done.get(prompt, []), key=lambda one: one.sample)
+        if self.greedy and made:
+            (one,) = made
+            return tuple(Completion(one.text, one.n_tokens, one.finish, k) for k in range(wanted))
+        return tuple(made)
+
+    def cost(self, prompt: int, wanted: int) -> Tokens:
+        """Return what a prompt's completions cost. Requested: each that was begun, reading the prompt by itself."""
+        generated = sum(one.n_tokens for one in self.done.get(prompt, [])) + int(self.dropped[prompt])
+        begun, computed = int(self.begun[prompt]), int(self.computed[prompt])
+        requested = begun * (len(self.ids[prompt]) - 1) + generated
+        return Tokens(requested * (wanted if self.greedy else 1), computed, generated)
