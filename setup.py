@@ -40,6 +40,7 @@ setup(
         "PyYAML>=6.0",  # config and template files
         "rich>=13.7",
         "scikit-learn>=1.4",  # ROC AUC
+        "scipy>=1.11",  # ranks and robust spread for label normalisation
         "torch>=2.5",
         "transformers>=5.0",
     ],

@@ -50,7 +50,12 @@ def final_answer(text: str) -> str | None:
 
     In this order: the last box, the last ``####`` line (GSM8K), the last "answer is: ...", the last number.
     """
-    for find in (last_boxed, _after_hashes, _stated, _last_number):
+    return stated_answer(text) or _last_number(text)
+
+
+def stated_answer(text: str) -> str | None:
+    """Return the final answer where a solution says that it is one, as :func:`final_answer` but for the last number."""
+    for find in (last_boxed, _after_hashes, _stated):
         if found := find(text):
             return found
     return None

@@ -58,23 +58,28 @@ def equal(a: str, b: str) -> bool:
     not differ. ``5%`` equals both ``5`` and ``0.05``, since problems ask for either. Words compare without case.
     Expressions too long or too explosive to evaluate are equal only as text.
     """
+    return verdict(a, b) is True
+
+
+def verdict(a: str, b: str) -> bool | None:
+    """Return what :func:`equal` does, but ``None`` where the question cannot be decided in bounded time."""
     if max(len(a), len(b)) > MAX_EVALUATED_CHARS:
-        return _squeeze(normalize(a)) == _squeeze(normalize(b))
-    return _equal(a, b) if a <= b else _equal(b, a)
+        return True if _squeeze(normalize(a)) == _squeeze(normalize(b)) else None
+    return _verdict(a, b) if a <= b else _verdict(b, a)
 
 
 @lru_cache(maxsize=1 << 16)
-def _equal(a: str, b: str) -> bool:
+def _verdict(a: str, b: str) -> bool | None:
     a, b = normalize(a), normalize(b)
     if _squeeze(a) == _squeeze(b):
         return True
     if not a or not b:
         return False
     for compare in (_equal_choices, _equal_numbers, _equal_subscripts, _equal_ratios, _equal_words):
-        verdict = compare(a, b)
-        if verdict is not None:
-            return verdict
-    return is_tame(a) and is_tame(b) and _verify(a, b)
+        decided = compare(a, b)
+        if decided is not None:
+            return decided
+    return _verify(a, b) if is_tame(a) and is_tame(b) else None
 
 
 def normalize(answer: str) -> str:
@@ -360,8 +365,11 @@ def _read(answer: str) -> tuple[list[Any], _Sample | None]:
     return parsed, _sample(parsed[0]) if parsed else None
 
 
-def _verify(a: str, b: str) -> bool:
-    """Ask math-verify, in both directions because its answer depends on which side is the reference."""
+def _verify(a: str, b: str) -> bool | None:
+    """Ask math-verify, in both directions because its answer depends on which side is the reference.
+
+    ``None`` where it takes too long.
+    """
     same = _math_verify()[1]
     try:
         with _deadline(_SECONDS):
@@ -370,7 +378,7 @@ def _verify(a: str, b: str) -> bool:
                 return False
             return same(left, right) or same(right, left)
     except _DeadlineError:
-        return False
+        return None
 
 
 def _to_latex(answer: str) -> str:

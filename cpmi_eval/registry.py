@@ -18,9 +18,14 @@ BUILTIN: dict[str, dict[str, str]] = {
     "tasks": {
         "processbench": "cpmi_eval.tasks.processbench:ProcessBench",
         "synthetic": "cpmi_eval.tasks.synthetic:Synthetic",
+        "traces": "cpmi_eval.tasks.traces:Traces",
     },
     "labelers": {
         "cpmi": "cpmi_eval.labelers.cpmi:CPMI",
+        "mc": "cpmi_eval.labelers.monte_carlo:MonteCarlo",
+        "pav": "cpmi_eval.labelers.pav:PAV",
+        "cpmi-merge": "cpmi_eval.labelers.merge:CPMIMerge",
+        "judge": "cpmi_eval.labelers.judge:Judge",
         "random": "cpmi_eval.labelers.baselines:RandomBaseline",
         "constant": "cpmi_eval.labelers.baselines:ConstantBaseline",
         "length": "cpmi_eval.labelers.baselines:LengthBaseline",

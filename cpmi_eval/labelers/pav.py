@@ -1,0 +1,103 @@
+"""PAV: process advantage verifiers' labels (Setlur et al., Rewarding Progress, arXiv 2410.08146).
+
+    reward_i = Q(s_1..s_i) + alpha * (Q_mu(s_1..s_i) - Q_mu(s_1..s_i-1))
+
+Q is the share of the policy's rollouts that reach the reference answer, Q_mu that of a prover mu, whose progress a step
+is rewarded for. Defaults are those of the baseline in the CPMI paper (arXiv 2604.10660): alpha = 1, 8 rollouts of the
+policy and 4 of the prover. The run's model is the policy, and the prover too unless another is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+from cpmi_eval import settings
+from cpmi_eval.errors import UsageError
+from cpmi_eval.labelers.monte_carlo import NO_REFERENCE
+from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, summary
+from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+
+POSITIVE = 1e-9  # rewards are sums of fractions; rounding is far below this, any true reward far above
+
+
+class PAV:
+    """The policy's value of a prefix plus the prover's progress at its last step."""
+
+    name: ClassVar[str] = "pav"
+    summary: ClassVar[str] = "value plus a prover's progress, from rollouts (arXiv 2410.08146); uses the reference"
+    kind: ClassVar[Literal["labeler"]] = "labeler"
+    needs: ClassVar[frozenset[str]] = frozenset({"answer"})
+    passes_on: ClassVar[type] = RolloutSettings
+    batch_factor: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        n: int = 8,
+        prover_n: int = 4,
+        alpha: float = 1.0,
+        prover: str | None = None,
+        seed: int = 0,
+        **drawing: Any,
+    ) -> None:
+        """Check the settings.
+
+        Args:
+            n: the policy's rollouts per prefix.
+            prover_n: the prover's rollouts per prefix, the bare problem included.
+            alpha: weight of the prover's progress.
+            prover: a second model (as ``--model``), loaded beside the run's own; by default that one is both.
+            seed: of the rollouts, together with role, trace, step and sample.
+            drawing: the settings of :class:`cpmi_eval.labelers.rollouts.RolloutSettings`.
+        """
+        how = settings.construct(f"{self.name} labeler", RolloutSettings, drawing)
+        self.n = settings.integer("n", n, 1)
+        self.prover_n = settings.integer("prover_n", prover_n, 1)
+        self.alpha = settings.number("alpha", alpha)
+        if prover is not None and how.rollouts is not None:
+            raise UsageError("rollouts=FILE runs no model, so prover would do nothing; give one of the two")
+        self.prover = prover
+        self.policy_source = how.source(seed, "policy")
+        self.prover_source = how.source(seed, "prover")
+        self.capabilities: frozenset[Capability] = frozenset(() if how.rollouts is not None else {"generate"})
+        # Its own decision: a step without a positive reward is wrong.
+        self.native_threshold: float | None = POSITIVE
+        self._prover: Backend | None = None
+
+    def load(self, backend: Backend | None) -> JSON:
+        """Load the prover if it is another model than the run's."""
+        if backend is None or self.prover is None:
+            return {}
+        self._prover = backend.another(str(self.prover))
+        self._prover.prepare(self.capabilities)
+        return {"prover": self._prover.describe()}
+
+    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+        """Yield one result per trace: the rewards, or why there are none."""
+        if self.prover is not None and self._prover is None:
+            self.load(backend)
+        able = [trace for trace in traces if trace.answer is not None]
+        yield from (TraceFailure(trace.id, NO_REFERENCE) for trace in traces if trace.answer is None)
+        policy = [Point(trace, i) for trace in able for i in range(1, len(trace.steps) + 1)]
+        prover = [Point(trace, i) for trace in able for i in range(len(trace.steps) + 1)]
+        values = iter(self.policy_source.draw(policy, self.n, backend))
+        progress = iter(self.prover_source.draw(prover, self.prover_n, self._prover or backend))
+        for trace in able:
+            own, provers = [next(values) for _ in trace.steps], [next(progress) for _ in (None, *trace.steps)]
+            yield self._rewarded(trace, own, provers)
+
+    def _rewarded(self, trace: Trace, policy: Sequence[Drawn | Failure], prover: Sequence[Drawn | Failure]) -> Scored:
+        made = [one for one in (*policy, *prover) if isinstance(one, Drawn)]
+        tokens = sum((one.tokens for one in made), Tokens())
+        samples = tuple(rollout.as_sample() for one in made for rollout in one.rollouts)
+        failure = next((one for one in (*policy, *prover) if isinstance(one, Failure)), None)
+        if failure is not None:
+            return TraceFailure(trace.id, failure, tokens, summary(made), samples)
+        value, progress = ([one.share for one in part if isinstance(one, Drawn)] for part in (policy, prover))
+        details = {"policy_values": value, "prover_values": progress, **summary(made)}
+        rewards = tuple(
+            own + self.alpha * (after - before)
+            for own, before, after in zip(value, progress[:-1], progress[1:], strict=True)
+        )
+        return StepScores(trace.id, rewards, tokens, details, samples=samples)

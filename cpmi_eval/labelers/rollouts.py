@@ -1,0 +1,261 @@
+"""Rollouts: completions of solution prefixes, drawn from a model or read back from a run, and graded.
+
+A rollout belongs to (role, trace, number of steps given, sample). Its seed is a function of these and the run's seed,
+so that it is the same, up to rounding, whatever else is drawn beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from cpmi_eval import settings
+from cpmi_eval.errors import UsageError
+from cpmi_eval.labelers.grading import Grade, grade
+from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
+from cpmi_eval.protocols import Backend
+from cpmi_eval.seeding import derive_seed
+from cpmi_eval.types import JSON, Completion, Failure, Sampling, Tokens, Trace
+
+CHAT_PROMPT = (
+    "{problem}\n\nSolve this step by step, with a blank line after every step. Put the final answer into \\boxed{}."
+)
+PLAIN_PROMPT = "Problem:\n{problem}\n\nStep-by-step solution, which ends in the final answer as \\boxed{}:\n\n"
+PLAIN_STOP = ("\nProblem:",)  # a model without chat turns goes on with the next problem
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where rollouts start: after the first ``steps`` steps of a trace; 0 is the bare problem."""
+
+    trace: Trace
+    steps: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One graded completion of a point."""
+
+    role: str
+    step: int
+    sample: int
+    seed: int
+    text: str
+    finish: str
+    n_tokens: int
+    grade: Grade
+
+    def as_sample(self) -> JSON:
+        """Return it as a row of rollouts.jsonl."""
+        own = {key: getattr(self, key) for key in ("role", "step", "sample", "seed", "text", "finish", "n_tokens")}
+        return {**own, "answer": self.grade.answer, "correct": self.grade.correct, "error": self.grade.error}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The rollouts of one point, in order of sample, and what they cost."""
+
+    rollouts: tuple[Rollout, ...]
+    tokens: Tokens = field(default_factory=Tokens)
+
+    @property
+    def successes(self) -> int:
+        """How many reached the reference answer."""
+        return sum(one.grade.correct is True for one in self.rollouts)
+
+    @property
+    def share(self) -> float:
+        """The share that did: Q of the point."""
+        return self.successes / len(self.rollouts)
+
+
+class Source(Protocol):
+    """Where rollouts come from."""
+
+    def draw(
+        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+    ) -> list[Drawn | Failure]:
+        """Return ``n`` rollouts of each point, or those up to a first success where that is enough."""
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    r"""How rollouts are prompted and sampled; the settings that ``mc`` and ``pav`` have in common.
+
+    Args:
+        temperature: of sampling; 0 is greedy.
+        top_p: keep the smallest set of tokens of this mass; 1 is off.
+        top_k: keep the k likeliest tokens; 0 is off.
+        repetition_penalty: divides the logits of tokens seen before; 1 is off.
+        max_new_tokens: longest rollout. One that is cut off succeeds only if it has stated its answer.
+        chat: the problem is a user turn of the model's chat template, the steps begin the assistant's; ``auto``: where
+            the model has a template.
+        prompt: a text file with ``{problem}`` that replaces the built-in prompt.
+        step_separator: follows each step; ``\n`` and ``\t`` are understood.
+        stop: a string that ends a rollout; by default, with the built-in prompt and no chat turns, the start of a next
+            problem. Empty: nothing but the end of the text does.
+        rollouts: a rollouts.jsonl of an earlier run (``--log_samples``) to take rollouts from instead; needs no model.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    repetition_penalty: float = 1.05
+    max_new_tokens: int = 2048
+    chat: bool | str = "auto"
+    prompt: str | None = None
+    step_separator: str = "\\n\\n"
+    stop: str | None = None
+    rollouts: str | None = None
+
+    def source(self, seed: int, role: str) -> Source:
+        """Check the settings and return what draws rollouts (from the file ``rollouts`` if there is one).
+
+        Raises:
+            UsageError: a wrong value, or one that does nothing beside ``rollouts``.
+        """
+        if self.rollouts is not None:
+            changed = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+            idle = [name for name in changed if name != "rollouts"]
+            if idle:
+                raise UsageError(f"rollouts=FILE draws nothing, so {' and '.join(idle)} would do nothing")
+            return RecordedRollouts(Path(str(self.rollouts)), role)
+        prompt = None if self.prompt is None else read_prompt(Path(str(self.prompt)), ("problem",))
+        stop = None if self.stop is None else tuple(filter(None, [settings.text("stop", self.stop)]))
+        sampling = Sampling(
+            settings.integer("max_new_tokens", self.max_new_tokens, 1),
+            settings.number("temperature", self.temperature, 0.0),
+            settings.number("top_p", self.top_p, 1e-6, 1.0),
+            settings.integer("top_k", self.top_k, 0),
+            settings.number("repetition_penalty", self.repetition_penalty, 1e-6),
+        )
+        separator = settings.text("step_separator", self.step_separator)
+        return SampledRollouts(sampling, check_chat(self.chat), prompt, separator, stop, seed, role)
+
+
+@dataclass(frozen=True)
+class SampledRollouts:
+    """Draws rollouts from a model."""
+
+    sampling: Sampling
+    chat: Any
+    prompt: str | None
+    separator: str
+    stop: tuple[str, ...] | None
+    seed: int
+    role: str
+
+    def draw(
+        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+    ) -> list[Drawn | Failure]:
+        """Draw for all points in one call, so that the backend can share prefixes; grade as they finish."""
+        if backend is None:
+            raise UsageError("rollouts need a model")
+        chat = uses_chat(self.chat, backend)
+        stop = (() if chat else PLAIN_STOP) if self.stop is None and self.prompt is None else self.stop or ()
+        sampling = replace(self.sampling, stop=stop)
+        prompts = [self._text(point, backend, chat) for point in points]
+        seeds = [[self._seed(point, sample) for sample in range(n)] for point in points]
+        grades: dict[tuple[int, int], Grade] = {}
+
+        def succeeded(place: int, made: Completion) -> bool:
+            grades[place, made.sample] = _graded(points[place], made)
+            return grades[place, made.sample].correct is True
+
+        generated = backend.generate(prompts, sampling, seeds, succeeded if until_success else None)
+        results: list[Drawn | Failure] = []
+        for place, (point, made) in enumerate(zip(points, generated, strict=True)):
+            if isinstance(made, Failure):
+                results.append(made)
+                continue
+            rollouts = [
+                Rollout(
+                    self.role,
+                    point.steps,
+                    one.sample,
+                    seeds[place][one.sample],
+                    one.text,
+                    one.finish,
+                    one.n_tokens,
+                    grades.get((place, one.sample)) or _graded(point, one),
+                )
+                for one in made.completions
+            ]
+            results.append(Drawn(tuple(rollouts), made.tokens))
+        return results
+
+    def _text(self, point: Point, backend: Backend, chat: bool) -> str:
+        template = self.prompt or (CHAT_PROMPT if chat else PLAIN_PROMPT)
+        asked = fill(template, problem=point.trace.problem)
+        start = backend.chat_prompt(asked.strip()) if chat else asked
+        return start + "".join(step + self.separator for step in point.trace.steps[: point.steps])
+
+    def _seed(self, point: Point, sample: int) -> int:
+        return derive_seed(self.seed, self.role, point.trace.id, point.steps, sample)
+
+
+def _graded(point: Point, made: Completion) -> Grade:
+    return grade(point.trace.answer or "", point.trace.steps[: point.steps], made.text, made.finish == "stop")
+
+
+@dataclass
+class RecordedRollouts:
+    """Reads the rollouts of an earlier run (``--log_samples``) instead of drawing any; needs no model."""
+
+    path: Path
+    role: str
+    _kept: Mapping[tuple[str, int], Mapping[int, Rollout]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read the file.
+
+        Raises:
+            UsageError: it is missing, or a line is no rollout.
+        """
+        kept: dict[tuple[str, int], dict[int, Rollout]] = {}
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except OSError as error:
+            raise UsageError(f"cannot read rollouts from {self.path}: {error.strerror or error}") from error
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                if row["role"] != self.role:
+                    continue
+                own = {key: row[key] for key in ("role", "step", "sample", "seed", "text", "finish", "n_tokens")}
+                rollout = Rollout(**own, grade=Grade(row["answer"], row["correct"], row["error"]))
+                kept.setdefault((row["id"], rollout.step), {})[rollout.sample] = rollout
+            except (ValueError, KeyError, TypeError) as error:
+                raise UsageError(f"{self.path}:{number}: not a rollout of --log_samples ({error!r})") from error
+        self._kept = kept
+
+    def draw(
+        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+    ) -> list[Drawn | Failure]:
+        """Return the first ``n`` recorded rollouts of each point; a Failure where not all of them were recorded."""
+        return [self._one(point, n, until_success) for point in points]
+
+    def _one(self, point: Point, n: int, until_success: bool) -> Drawn | Failure:
+        recorded = self._kept.get((point.trace.id, point.steps), {})
+        found = [recorded[sample] for sample in range(n) if sample in recorded]
+        if len(found) == n or (until_success and any(one.grade.correct for one in found)):
+            return Drawn(tuple(found))
+        return Failure(
+            "missing_rollouts",
+            f"{self.path} has {len(found)} of {n} {self.role} rollouts after step {point.steps}; "
+            "draw them anew, or ask for fewer",
+        )
+
+
+def summary(drawn: Sequence[Drawn]) -> JSON:
+    """Return counts over rollouts that a reader of a row should see: cut off, without an answer, undecidable."""
+    every = [one for part in drawn for one in part.rollouts]
+    return {
+        "rollouts": len(every),
+        "truncated": sum(one.finish == "length" for one in every),
+        "unanswered": sum(one.grade.answer is None for one in every),
+        "unchecked": sum(one.grade.error is not None for one in every),
+    }
