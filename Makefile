@@ -26,7 +26,7 @@ bench: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python benchmarks/scoring.py
 
 snapshots: $(VENV)/.dev
-	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py
+	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py tests/test_compare.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -5,6 +5,7 @@
 >>> result.results["synthetic"]["step_auc"].value
 """
 
+from cpmi_eval.compare import Comparison, compare
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics.outcome import Metric
@@ -13,6 +14,7 @@ from cpmi_eval.types import Gold, Item, StepScores, Tokens, Trace
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "Gold",
     "Item",
     "Metric",
@@ -24,5 +26,6 @@ __all__ = [
     "Trace",
     "UsageError",
     "__version__",
+    "compare",
     "evaluate",
 ]

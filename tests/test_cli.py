@@ -782,7 +782,7 @@ def test_a_results_file_of_something_else(cli: Cli) -> None:
 # --- help -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "run", "ls", "show", "leaderboard"])
+@pytest.mark.parametrize("command", ["", "run", "label", "ls", "show", "leaderboard"])
 def test_help(cli: Cli, command: str) -> None:
     done = cli(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")

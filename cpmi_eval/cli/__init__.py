@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import click
 
 from cpmi_eval import __version__
+from cpmi_eval.cli.compare import compare_command
 from cpmi_eval.cli.inspect import leaderboard, ls, show
+from cpmi_eval.cli.label import label
 from cpmi_eval.cli.run import run
 from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
@@ -31,6 +33,8 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(compare_command)
+cli.add_command(label)
 cli.add_command(ls)
 cli.add_command(show)
 cli.add_command(leaderboard)
