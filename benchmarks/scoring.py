@@ -12,35 +12,22 @@ as the trie reads. Differences are of summed log-probabilities, in nats, against
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import statistics
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import data_name, items, timed
 from rich.console import Console
 from rich.table import Table
 
-from cpmi_eval import registry
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.labelers.cpmi import CPMI
-from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Trace
-
-
-def traces(data_dir: str | None, n: int) -> list[Trace]:
-    """Return ``n`` traces spread evenly over the task."""
-    name, subset = ("processbench", ("gsm8k",)) if data_dir else ("synthetic", ())
-    data = registry.load("tasks", name)().load(LoadOptions(subset, Path(data_dir) if data_dir else None, 0, {}))
-    step = max(1, len(data.items) // n)
-    return [item.trace for item in data.items[::step][:n]]
 
 
 def requests_of(variant: str, chosen: Sequence[Trace]) -> list[list[ScoreRequest]]:
@@ -67,48 +54,6 @@ def requests_of(variant: str, chosen: Sequence[Trace]) -> list[list[ScoreRequest
 def grouped(asked: Sequence[list[ScoreRequest]], size: int) -> list[list[ScoreRequest]]:
     """Put the requests of ``size`` traces into one call."""
     return [[one for part in asked[at : at + size] for one in part] for at in range(0, len(asked), size)]
-
-
-class PeakMemory:
-    """Peak memory while open: of the GPU, or this process's resident set, sampled every 5 ms (Linux)."""
-
-    def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
-        self.peak = 0
-        self._done = threading.Event()
-
-    def __enter__(self) -> PeakMemory:
-        gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.005):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.peak = max(self.peak, pages * 4096)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self.cuda:
-            self.peak = torch.cuda.max_memory_allocated()
-        else:
-            self._thread.join()
-
-
-def timed(run: Callable[[], Any], device: str) -> tuple[Any, float, int]:
-    """Return a call's result, wall seconds and peak bytes."""
-    with PeakMemory(device) as memory:
-        start = time.perf_counter()
-        result = run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    return result, seconds, memory.peak
 
 
 def totals(results: Sequence[LogProb | Failure]) -> list[float]:
@@ -174,7 +119,7 @@ def main() -> None:
     parser.add_argument("--skip", default="", help="leave out: pairwise,lm-eval")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    chosen = traces(options.data_dir, options.traces)
+    chosen = [item.trace for item in items(options.data_dir, options.traces)]
     device = models.pick_device(options.device)
     dtype = models.pick_dtype(options.dtype, device)
     source = models.resolve(options.model)
@@ -260,9 +205,8 @@ def predicting(backend: HFBackend, asked: Sequence[ScoreRequest]) -> int:
 def table(rows: Sequence[dict[str, Any]], variant: str, options: argparse.Namespace, dtype: str, device: str) -> Table:
     """Return the figures of one variant, each with its ratio to a trie's time: its own for a floor, else the first."""
     trie = next(row["seconds"] for row in rows if row["way"].startswith("trie"))
-    data = "ProcessBench gsm8k" if options.data_dir else "synthetic"
-    title = f"{variant}: {options.traces} traces of {data}, {rows[0]['requests']:,} requests, {options.model}"
-    title += f", {dtype}, {device}"
+    title = f"{variant}: {options.traces} traces of {data_name(options.data_dir)}, {rows[0]['requests']:,} requests"
+    title += f", {options.model}, {dtype}, {device}"
     made = Table(title=title, title_justify="left")
     for heading in ("way", "tokens", "seconds", "time / trie", "peak memory", "max difference"):
         made.add_column(heading, justify="left" if heading == "way" else "right")
