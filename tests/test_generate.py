@@ -564,3 +564,10 @@ def test_getting_ready_measures_whether_branches_can_be_trusted():
     assert one.describe()["branch_difference_per_token"] is None
     one.prepare(frozenset({"generate"}))
     assert one.describe()["branch_difference_per_token"] < 1e-4
+
+
+@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+def test_an_empty_prompt_begins_a_text(scorer):
+    (made,) = backend(scorer=scorer).generate([""], WAYS["greedy"], [[1]])
+    assert made.completions[0].n_tokens > 0
+    assert made.tokens.requested == made.completions[0].n_tokens  # the BOS, and all but the last token

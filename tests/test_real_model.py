@@ -80,14 +80,3 @@ def test_shared_rollouts_are_those_of_transformers(backend):
     assert len({one.text for result in made for one in result.completions}) == 6
     assert backend.describe()["branch_difference_per_token"] < 1e-4
     assert all(result.tokens.computed < result.tokens.requested for result in made)
-
-
-def test_shared_rollouts_are_those_of_transformers(backend):
-    plain = HFBackend(backend.model, backend.encoder.tokenizer, scorer="pairwise")
-    start = backend.chat_prompt(TRACE.problem)
-    prompts = [start + "".join(f"{step}\n\n" for step in TRACE.steps[:n]) for n in (1, 2)]
-    sampling = Sampling(24, temperature=0.6, top_p=0.95, top_k=20, repetition_penalty=1.05)
-    seeds = [[10 * i + k for k in range(3)] for i in range(2)]
-    ours, theirs = backend.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds)
-    assert [one.completions for one in ours] == [one.completions for one in theirs]
-    assert sum(one.tokens.computed for one in ours) < sum(one.tokens.computed for one in theirs)

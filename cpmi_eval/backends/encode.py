@@ -63,14 +63,19 @@ class Encoder:
         start = next((i for i, (_, stop) in enumerate(offsets) if stop > boundary), len(ids))
         lead = [] if ids[: len(self.prefix)] == self.prefix else self.prefix
         if not lead and start == 0:  # nothing before the first predicted token: lead with BOS, as lm-eval does
-            first = self.tokenizer.bos_token_id
-            lead = [self.tokenizer.eos_token_id if first is None else first]
+            lead = [self._first()]
         return Encoded(np.array([*lead, *ids], dtype=np.int64), start + len(lead))
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one."""
+        """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one; never none."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
+        led = ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
+        return led or [self._first()]
+
+    def _first(self) -> int:
+        """Return what stands before the first token where the tokenizer adds nothing: BOS, else the end of a text."""
+        first = self.tokenizer.bos_token_id
+        return int(self.tokenizer.eos_token_id if first is None else first)
 
 
 def _chunks(requests: Sequence[ScoreRequest]) -> Iterator[list[ScoreRequest]]:

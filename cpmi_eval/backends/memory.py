@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,18 @@ def reset_peak(device: Any) -> None:
 
         torch.cuda.reset_peak_memory_stats(device)
         return
+    _give_back()
     try:
         _CLEAR.write_text("5", encoding="ascii")  # proc(5): resets the peak resident set to the current one
     except OSError:
         return  # elsewhere the peak is the process's own, since it started
+
+
+def _give_back() -> None:
+    """Return what is free to the system (glibc keeps it), or a run would start at the peak of the one before it."""
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes(device: Any) -> int:
