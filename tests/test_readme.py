@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -15,8 +16,8 @@ import pytest
 import cpmi_eval
 from cpmi_eval import registry, settings
 from cpmi_eval.cli import cli
-from cpmi_eval.cli.run import run as run_command
-from cpmi_eval.labelers.cpmi import CPMI
+from cpmi_eval.compare import parse_specs
+from cpmi_eval.labelers.rollouts import RolloutSettings
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -70,12 +71,24 @@ def test_every_command_line_is_one_the_program_takes(command):
         registry.load("tasks", context.params["task"])
         labeler = registry.load("labelers", context.params["labeler"])
         settings.construct("labeler", labeler, context.params["labeler_args"], seed=0)
+    if name == "compare":
+        for spec in parse_specs(context.params["labelers"]):
+            settings.construct("labeler", registry.load("labelers", spec.name), spec.args, seed=0)
 
 
-def test_every_setting_of_cpmi_is_in_its_table():
-    section = README.split("## CPMI")[1].split("\n## ")[0]
-    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
-    assert listed - {"labeler_args"} == set(inspect.signature(CPMI).parameters) - {"seed"}
+def table_settings(heading: str) -> set[str]:
+    """The settings that the table under ``| heading |`` lists in its first column."""
+    rows = README.split(f"| {heading} |", 1)[1].splitlines()[2:]
+    listed = itertools.takewhile(lambda line: line.startswith("|"), rows)
+    return {name for line in listed for name in re.findall(r"`([\w-]+)`", line.split("|")[1])}
+
+
+@pytest.mark.parametrize("name", ["cpmi", "mc", "pav", "judge", "cpmi-merge"])
+def test_every_setting_of_a_labeler_is_in_its_table(name):
+    heading = "setting (`--labeler_args`)" if name == "cpmi" else f"setting of `{name}`"
+    taken = set(inspect.signature(registry.load("labelers", name)).parameters) - {"seed", "drawing"}
+    further = set(inspect.signature(RolloutSettings).parameters) if name == "mc" else set()
+    assert table_settings(heading) == taken | further
 
 
 def test_the_two_set_up_commands_are_targets_of_the_makefile():
@@ -84,7 +97,9 @@ def test_the_two_set_up_commands_are_targets_of_the_makefile():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-def test_the_readme_has_no_option_that_run_lacks():
-    known = {name for parameter in run_command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+def test_the_readme_has_no_option_that_the_commands_lack():
+    commands = [cli.commands[name] for name in ("run", "compare", "label")]
+    parameters = [parameter for command in commands for parameter in command.params]
+    known = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", README)) - {"--trace", "--sort", "--no-deps"}
     assert {name.replace("-", "_") for name in mentioned} <= {name.replace("-", "_") for name in known}
