@@ -20,7 +20,7 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.manifest import SAME_MODEL, differences
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
-from cpmi_eval.run import Progress, RunResult, prepare, run
+from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
 from cpmi_eval.store import Store, read_json, write_json
 from cpmi_eval.types import JSON
 
@@ -301,10 +301,9 @@ def _find_reference(specs: Sequence[Spec], wanted: str | None) -> Spec | None:
 
 def _check(config: RunConfig) -> Labeler:
     """Return the labeler of a run whose names and settings are right."""
-    labeler: Labeler = settings.construct(
-        f"{config.labeler} labeler", registry.load("labelers", config.labeler), config.labeler_args, seed=config.seed
-    )
-    if labeler.capabilities <= registry.load("backends", config.backend).capabilities:  # else its row will say so
+    labeler = make_labeler(config)
+    backend, _ = backend_of(labeler, config)
+    if labeler.capabilities <= registry.load("backends", backend).capabilities:  # else its row will say so
         prepare(config)
     return labeler
 

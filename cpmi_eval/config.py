@@ -72,11 +72,11 @@ class RunConfig:
         """Return the part of the config that can change a result."""
         return {key: value for key, value in self.as_dict().items() if key not in NOT_IN_FINGERPRINT}
 
-    def default_output(self, model: bool) -> Path:
-        """Return a run directory of this config's own (named after its ``model`` if it runs one)."""
+    def default_output(self, model: str | None) -> Path:
+        """Return a run directory of this config's own, named after the model that it runs, if any."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True, default=str).encode()).hexdigest()
-        name = Path(self.model).name.removesuffix(".gguf").lower()
-        parts = [self.task, self.labeler, *([name] if model else []), digest[:8]]
+        name = [Path(model).name.removesuffix(".gguf").lower()] if model else []
+        parts = [self.task, self.labeler, *name, digest[:8]]
         return Path("runs") / "-".join(parts)
 
 

@@ -20,7 +20,7 @@ from cpmi_eval.types import (
     Trace,
 )
 
-Capability: TypeAlias = Literal["loglikelihood", "generate"]
+Capability: TypeAlias = Literal["loglikelihood", "generate", "step_scores"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class LoadOptions:
 
 @runtime_checkable
 class Task(Protocol):
-    """A benchmark: ``load`` yields items; ``metrics`` names the metrics it reports."""
+    """A benchmark: ``load`` yields items; ``metrics`` names the metrics it reports.
+
+    A task whose traces are candidates, among which a scorer selects, sets ``selects = True``: ``limit`` then takes
+    whole problems, and a labeler that is given the reference answer is marked as an oracle and never ranked.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -64,7 +68,7 @@ class BackendOptions:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A loaded model. Results come back in the order of the requests; a failed request is a Failure in its place."""
+    """A loaded model. What it can be asked for is named by ``capabilities``, one method each; see the next two."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -91,6 +95,14 @@ class Backend(Protocol):
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Get ready for the timed part of a run that uses ``capabilities``: warm up, measure peak memory from here."""
 
+
+@runtime_checkable
+class LanguageModel(Backend, Protocol):
+    """A backend with ``loglikelihood`` and ``generate``.
+
+    Results come back in the order of the requests; a failed request is a Failure in its place.
+    """
+
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return the summed log-probability of each continuation given its context."""
 
@@ -114,21 +126,30 @@ class Backend(Protocol):
     def chat_prompt(self, user: str) -> str:
         """Render one user turn through the model's chat template, up to where the assistant begins."""
 
-    def another(self, model: str) -> Backend:
+    def another(self, model: str) -> LanguageModel:
         """Load a second model beside this one, with the same settings."""
+
+
+@runtime_checkable
+class StepReader(Backend, Protocol):
+    """A backend with ``step_scores``: a trained process reward model."""
+
+    def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
+        """Return one result per trace, in their order; whatever is too long for the model is a failure, never cut."""
 
 
 @runtime_checkable
 class Labeler(Protocol):
     """Gives every step of a trace a number, higher = better step.
 
-    A labeler is constructed with its settings as keyword arguments, plus ``seed``. ``needs`` names the trace
-    fields it uses beyond problem and steps; ``capabilities`` what it asks of a backend (empty: it runs without
+    A labeler is constructed with its settings as keyword arguments, plus ``seed`` if it takes one. ``needs`` names the
+    trace fields it uses beyond problem and steps; ``capabilities`` what it asks of a backend (empty: it runs without
     a model). ``native_threshold``: a step scored below it is called wrong; ``None``: it makes no such decision.
 
-    Two more methods where a labeler has use for them: :class:`LoadsModels`, :class:`SeesAll`. A labeler that draws few
-    completions per trace may set ``batch_factor``: how many times the usual text makes a batch that keeps the model
-    busy.
+    More methods where a labeler has use for them: :class:`BringsModel`, :class:`LoadsModels`, :class:`SeesAll`. A
+    labeler that draws few completions per trace may set ``batch_factor``: how many times the usual text makes a batch
+    that keeps the model busy. ``aggregation`` (``min`` if not set) says how its step scores become one of the solution,
+    where a task selects among solutions.
     """
 
     name: ClassVar[str]
@@ -138,15 +159,26 @@ class Labeler(Protocol):
     capabilities: frozenset[Capability]
     native_threshold: float | None
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterable[Scored]:
-        """Return one result per trace, in any order: scores, or a typed failure."""
+    def score(self, traces: Sequence[Trace], backend: Any) -> Iterable[Scored]:
+        """Return one result per trace, in any order: scores, or a typed failure.
+
+        ``backend`` offers what ``capabilities`` names; it is ``None`` where that is nothing.
+        """
+
+
+@runtime_checkable
+class BringsModel(Protocol):
+    """A labeler that is a model of its own, rather than a way to use the run's model."""
+
+    def brings(self, options: BackendOptions) -> tuple[str, BackendOptions]:
+        """Return the name of the backend that loads it, and what to load; ``options`` are those of the run."""
 
 
 @runtime_checkable
 class LoadsModels(Protocol):
     """A labeler that needs more than the run's model."""
 
-    def load(self, backend: Backend | None) -> JSON:
+    def load(self, backend: Any) -> JSON:
         """Load what else is needed, before anything is timed; return its description for the manifest, by role."""
 
 

@@ -16,7 +16,16 @@ from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.manifest import open_manifest, start_session
 from cpmi_eval.metrics.outcome import Metric, Threshold, threshold
-from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions, LoadsModels, SeesAll, Task
+from cpmi_eval.protocols import (
+    Backend,
+    BackendOptions,
+    BringsModel,
+    Labeler,
+    LoadOptions,
+    LoadsModels,
+    SeesAll,
+    Task,
+)
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.store import Store, write_json
 from cpmi_eval.summary import summarize
@@ -53,7 +62,7 @@ class RunResult:
     def results(self) -> Mapping[str, Mapping[str, Metric]]:
         """Metrics by task (``processbench/gsm8k``, and ``processbench`` for the mean over subsets)."""
         return {
-            task: {name: Metric(entry["value"], entry["n"]) for name, entry in metrics.items()}
+            task: {name: Metric(**entry) for name, entry in metrics.items()}
             for task, metrics in self.summary["results"].items()
         }
 
@@ -71,6 +80,7 @@ class _Setup:
     task: Task
     labeler: Labeler
     backend_class: type[Backend] | None
+    options: BackendOptions
     rule: Threshold
     path: Path
 
@@ -82,32 +92,40 @@ def prepare(config: RunConfig) -> _Setup:
         UsageError: an unknown name or setting, or a backend that lacks what the labeler needs.
     """
     task = registry.load("tasks", config.task)()
-    labeler = settings.construct(
-        f"{config.labeler} labeler", registry.load("labelers", config.labeler), config.labeler_args, seed=config.seed
-    )
-    backend_class = registry.load("backends", config.backend)
-    backend_class.check(_backend_options(config))
+    labeler = make_labeler(config)
+    name, options = backend_of(labeler, config)
+    backend_class = registry.load("backends", name)
+    backend_class.check(options)
     missing = labeler.capabilities - backend_class.capabilities
     if missing:
         able = [name for name in registry.entries("backends") if labeler.capabilities <= _capabilities(name)]
         raise UsageError(
-            f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {config.backend!r} "
+            f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {name!r} "
             f"does not offer; backends that do: {', '.join(able) or 'none'}"
         )
     for name in task.metrics:
         registry.load("metrics", name)
     rule = threshold(config.threshold, labeler.native_threshold)
     model = bool(labeler.capabilities)
-    path = Path(config.output_path) if config.output_path else config.default_output(model)
-    return _Setup(config, task, labeler, backend_class if model else None, rule, path)
+    path = Path(config.output_path) if config.output_path else config.default_output(options.model if model else None)
+    return _Setup(config, task, labeler, backend_class if model else None, options, rule, path)
+
+
+def make_labeler(config: RunConfig) -> Labeler:
+    """Construct the labeler of a run with its settings."""
+    kind, factory = f"{config.labeler} labeler", registry.load("labelers", config.labeler)
+    labeler: Labeler = settings.construct(kind, factory, config.labeler_args, seed=config.seed)
+    return labeler
+
+
+def backend_of(labeler: Labeler, config: RunConfig) -> tuple[str, BackendOptions]:
+    """Return the name of the backend that a labeler runs on, and what that is to load."""
+    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+    return labeler.brings(options) if isinstance(labeler, BringsModel) else (config.backend, options)
 
 
 def _capabilities(backend: str) -> frozenset[str]:
     return frozenset(registry.load("backends", backend).capabilities)
-
-
-def _backend_options(config: RunConfig) -> BackendOptions:
-    return BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
 
 
 def open_backend(backend_class: type[Backend], options: BackendOptions) -> Backend:
@@ -175,23 +193,25 @@ def _load(setup: _Setup) -> TaskData:
         raise DataError(f"the task {config.task!r} repeats trace ids: {', '.join(repeated[:5])}; they must be unique")
     if config.limit is None:
         return data
-    kept = _limited(data.items, config.limit, config.seed)
+    kept = _limited(data.items, config.limit, config.seed, getattr(setup.task, "selects", False))
     return replace(data, items=tuple(item for item in data.items if item.trace.id in kept))
 
 
-def _limited(items: Sequence[Item], limit: int | float, seed: int) -> set[str]:
+def _limited(items: Sequence[Item], limit: int | float, seed: int, problems: bool) -> set[str]:
     """Choose ``limit`` traces of each subset at random under the seed; a smaller limit is part of a larger one.
 
-    Not the first ones: benchmark files are sorted (ProcessBench lists erroneous traces first).
+    Not the first ones: benchmark files are sorted (ProcessBench lists erroneous traces first). ``problems``: choose
+    that many problems instead, each with all its traces.
     """
-    by_subset: dict[str, list[str]] = {}
+    by_subset: dict[str, dict[str, list[str]]] = {}
     for item in items:
-        by_subset.setdefault(item.subset, []).append(item.trace.id)
+        unit = item.trace.cluster if problems else item.trace.id
+        by_subset.setdefault(item.subset, {}).setdefault(unit, []).append(item.trace.id)
     kept: set[str] = set()
-    for ids in by_subset.values():
-        ids.sort(key=lambda one: derive_seed(seed, "limit", one))
-        count = limit if isinstance(limit, int) else max(1, math.ceil(limit * len(ids)))
-        kept.update(ids[:count])
+    for units in by_subset.values():
+        ordered = sorted(units, key=lambda one: derive_seed(seed, "limit", one))
+        count = limit if isinstance(limit, int) else max(1, math.ceil(limit * len(ordered)))
+        kept.update(name for unit in ordered[:count] for name in units[unit])
     return kept
 
 
@@ -211,7 +231,7 @@ def _open(setup: _Setup, meter: cost.Meter, opener: Opener) -> tuple[Backend | N
     if setup.backend_class is None:
         return None, None
     with meter.phase("load_model"):
-        backend = opener(setup.backend_class, _backend_options(setup.config))
+        backend = opener(setup.backend_class, setup.options)
         others = setup.labeler.load(backend) if isinstance(setup.labeler, LoadsModels) else {}
     with meter.phase("warm_up"):
         backend.prepare(setup.labeler.capabilities)
@@ -299,7 +319,7 @@ def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Sha
         "task": f"{task}/{item.subset}",
         "scores": scores,
         "prediction": _prediction(result, rule) if isinstance(result, StepScores) else None,
-        "gold": asdict(item.gold),
+        "gold": item.gold.as_dict(),
         "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
         "cost": share.as_dict(),
         "details": dict(result.details),

@@ -37,7 +37,7 @@ def summarize(
     return {
         "schema_version": SCHEMA_VERSION,
         "results": {
-            name: {key: asdict(metric) for key, metric in metrics.items()} for name, metrics in results.items()
+            name: {key: metric.as_dict() for key, metric in metrics.items()} for name, metrics in results.items()
         },
         "cost": cost.total(list(rows), manifest["sessions"]),
         "coverage": {name: _coverage(name, group, data) for name, group in by_task.items()},
@@ -58,7 +58,7 @@ def summarize(
 
 def _outcome(row: JSON, rule: Threshold) -> Outcome:
     scores = None if row["scores"] is None else tuple(row["scores"])
-    return Outcome(Gold(**row["gold"]), scores, row["prediction"], undecided=rule.value is None)
+    return Outcome(Gold.from_dict(row["gold"]), scores, row["prediction"], undecided=rule.value is None)
 
 
 def _mean(subsets: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
@@ -68,7 +68,7 @@ def _mean(subsets: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
         values = [metrics[name].value for metrics in subsets]
         known = [value for value in values if value is not None]
         mean = sum(known) / len(known) if len(known) == len(values) else None
-        means[name] = Metric(mean, sum(metrics[name].n for metrics in subsets))
+        means[name] = Metric(mean, sum(metrics[name].n for metrics in subsets), subsets[0][name].detail)
     return means
 
 

@@ -7,7 +7,7 @@ can depend on this module alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 JSON: TypeAlias = dict[str, Any]
@@ -29,14 +29,43 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """The place of a trace among several solutions of one problem, of which a scorer selects one.
+
+    ``problem`` identifies the problem. ``answer`` numbers the classes of equal final answers among the problem's
+    candidates, in order of first appearance; ``None``: no answer could be read. ``groups``: what results are broken
+    down by (``level``, ``subject``, ``generator``), each with this candidate's value.
+    """
+
+    problem: str
+    answer: int | None
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Gold:
     """What only metrics see. ``first_error`` is the 0-based index of the first wrong step, -1 if there is none.
 
-    ``None``: nobody has annotated this trace; metrics leave it out.
+    ``None``: nobody has annotated this trace; metrics over steps leave it out. ``candidate``: for tasks that select
+    among solutions.
     """
 
     first_error: int | None
     final_answer_correct: bool | None = None
+    candidate: Candidate | None = None
+
+    def as_dict(self) -> JSON:
+        """Return what a row of samples.jsonl holds; ``candidate`` only where there is one."""
+        own: JSON = {"first_error": self.first_error, "final_answer_correct": self.final_answer_correct}
+        return own if self.candidate is None else {**own, "candidate": asdict(self.candidate)}
+
+    @classmethod
+    def from_dict(cls, row: JSON) -> Gold:
+        """Read what :meth:`as_dict` wrote."""
+        candidate = row.get("candidate")
+        return cls(
+            row["first_error"], row["final_answer_correct"], None if candidate is None else Candidate(**candidate)
+        )
 
 
 @dataclass(frozen=True)

@@ -401,7 +401,7 @@ WRONG = {
     "no format": ((*RANDOM, "--to", "a"), "Missing option '--format'"),
     "nothing to label": (("label", "--labeler", "random", *NATIVE), "one of --task NAME, --traces FILE and --from"),
     "two things to label": ((*RANDOM, "--traces", "a", *NATIVE), "one of --task NAME, --traces FILE and --from"),
-    "no labeler": (("label", "--task", "synthetic", *NATIVE), "--labeler is missing"),
+    "no labeler": (("label", "--task", "synthetic", *NATIVE), "say what scores the steps"),
     "a path twice": (
         ("label", "--labeler", "random", "--traces", "a", "--task_args", "path=b", *NATIVE),
         "leave out --task_args",

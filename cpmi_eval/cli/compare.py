@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cpmi_eval.cli.options import Parsed, option
-from cpmi_eval.cli.run import INTERRUPTED, drawn_progress, run_options
+from cpmi_eval.cli.run import INTERRUPTED, drawn_progress, expand, run_options
 from cpmi_eval.compare import REFERENCE, Comparison, compare
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK, UsageError
 
@@ -33,6 +33,9 @@ cpmi-eval compare --labelers 'cpmi,cpmi(sampled=8),{REFERENCE}(n=8)' --task proc
 @run_options(
     labeler=None,
     labeler_args=None,
+    prm=None,
+    prm_spec=None,
+    task={"required": True},
     threshold=None,
     output_path={"help": "Holds a run directory per labeler and compare.json; by default one of its own under runs/."},
 )
@@ -50,6 +53,7 @@ def compare_command(resume: bool, style: str, as_json: bool, **options: Any) -> 
     """Run several labelers on the same traces; set quality and cost side by side."""
     if as_json and style != "rich":
         raise UsageError(f"--json and --format {style} ask for different things; drop one of them")
+    options = expand(options)
     try:
         with drawn_progress() as progress:
             comparison = compare(**options, fresh=not resume, progress=progress)

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from cpmi_eval import labels
-from cpmi_eval.cli.run import INTERRUPTED, drawn_progress, run_options
+from cpmi_eval.cli.run import INTERRUPTED, check_labeler, drawn_progress, expand, run_options
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK, UsageError
 from cpmi_eval.labelers.normalize import NORMALIZE
@@ -51,7 +51,7 @@ OWN = ("form", "to", "rule", "normalize", "finished", "as_json")  # what --from 
     "--threshold", "rule", metavar="native|fixed:x", help="From here on a step is good. Not for the format scores."
 )
 @click.option("--normalize", metavar="|".join(NORMALIZE), help="Put all scores onto (0, 1) first.")
-@run_options(labeler={"required": False}, task={"required": False}, threshold=None)
+@run_options(threshold=None)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a summary.")
 @click.pass_context
 def label(
@@ -71,7 +71,7 @@ def label(
     labelling = Labelling(form, rule, normalize)
     labels.check_target(to)
     if finished is None:
-        config = RunConfig(**_with_traces(options, traces))
+        config = RunConfig(**_with_traces(expand(options), traces))
         try:
             finished = _run(config, labelling, fresh=not resume)
         except KeyboardInterrupt:
@@ -93,8 +93,7 @@ def _with_traces(options: Mapping[str, Any], traces: Path | None) -> dict[str, A
     """
     if (traces is None) == (options["task"] is None):
         raise UsageError("say what to label with one of --task NAME, --traces FILE and --from RUN_DIR")
-    if options["labeler"] is None:
-        raise UsageError("--labeler is missing: what scores the steps? See cpmi-eval ls labelers")
+    check_labeler(options)
     if traces is None:
         return dict(options)
     if options["task_args"]:

@@ -22,7 +22,7 @@ from cpmi_eval.cli.options import (
     option,
     stderr_is_terminal,
 )
-from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
+from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK, UsageError
 from cpmi_eval.run import Progress, RunResult, evaluate
 
 HELP = """Score a task's traces with a labeler; report quality, cost and failures.
@@ -30,6 +30,8 @@ HELP = """Score a task's traces with a labeler; report quality, cost and failure
 \b
 cpmi-eval run --labeler cpmi --task synthetic --limit 20
 cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench --subset gsm8k
+cpmi-eval run --prm Qwen/Qwen2.5-Math-PRM-7B --task processbench
+cpmi-eval run --prm path/to/checkpoint --task gsm8k --candidates solutions.jsonl
 """
 INTERRUPTED = "interrupted; what was scored is kept, and the same command goes on from there"
 
@@ -40,8 +42,8 @@ def setting(name: str, **attributes: Any) -> tuple[str, dict[str, Any]]:
 
 
 SETTINGS = (
-    setting("labeler", required=True, metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`."),
-    setting("task", required=True, metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`."),
+    setting("labeler", metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`."),
+    setting("task", metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`."),
     setting(
         "labeler_args", type=PAIRS, default={}, help="Settings of the labeler, for instance variant=prefix,sampled=8."
     ),
@@ -79,6 +81,24 @@ SETTINGS = (
         "output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/."
     ),
 )
+SHORTHANDS = (
+    setting(
+        "prm",
+        metavar="NAME|hub id|path",
+        help="Score with a trained PRM (`cpmi-eval ls prms`); short for --labeler prm --labeler_args checkpoint=...",
+    ),
+    setting(
+        "prm_spec",
+        metavar="NAME|FILE",
+        help="How to read that PRM, where its checkpoint does not say; short for --labeler_args spec=...",
+    ),
+    setting("candidates", metavar="FILE", help="Solutions to select among; short for --task_args candidates=FILE."),
+    setting(
+        "trust_remote_code",
+        is_flag=True,
+        help="Run code that a checkpoint brings; short for --model_args trust_remote_code=true.",
+    ),
+)
 CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -98,7 +118,7 @@ def run_options(**changes: Mapping[str, Any] | None) -> Callable[[F], F]:
     """
     declared = [
         option(name, **{**attributes, **(changes.get(name) or {})})
-        for name, attributes in SETTINGS
+        for name, attributes in (*SETTINGS, *SHORTHANDS)
         if changes.get(name, attributes) is not None
     ]
 
@@ -110,11 +130,54 @@ def run_options(**changes: Mapping[str, Any] | None) -> Callable[[F], F]:
     return declare
 
 
+def expand(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with what SHORTHANDS stand for.
+
+    Raises:
+        UsageError: a shorthand beside what it stands for, or one that would do nothing.
+    """
+    long = {name: value for name, value in options.items() if name not in dict(SHORTHANDS)}
+    prm, spec = options.get("prm"), options.get("prm_spec")
+    if prm is not None:
+        if options.get("labeler") not in (None, "prm"):
+            raise UsageError(f"--prm and --labeler {options['labeler']} both say what scores; leave one of them out")
+        long["labeler"] = "prm"
+        long["labeler_args"] = _added(long["labeler_args"], "labeler_args", checkpoint=prm)
+    if spec is not None:
+        if long.get("labeler") != "prm":
+            raise UsageError("--prm_spec says how to read a PRM; give --prm too")
+        long["labeler_args"] = _added(long["labeler_args"], "labeler_args", spec=spec)
+    if options.get("candidates") is not None:
+        long["task_args"] = _added(long["task_args"], "task_args", candidates=options["candidates"])
+    if options.get("trust_remote_code"):
+        long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=True)
+    return long
+
+
+def _added(given: Mapping[str, Any], name: str, **more: Any) -> dict[str, Any]:
+    for key, value in more.items():
+        if given.get(key, value) != value:
+            raise UsageError(f"{key} is given twice: {value!r}, and {given[key]!r} in --{name}")
+    return {**given, **more}
+
+
+def check_labeler(options: Mapping[str, Any]) -> None:
+    """Make sure that it is said what scores.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if options.get("labeler") is None:
+        raise UsageError("say what scores the steps: --labeler NAME (see `cpmi-eval ls labelers`) or --prm NAME|path")
+
+
 @click.command(help=HELP)
-@run_options()
+@run_options(task={"required": True})
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def run(resume: bool, as_json: bool, **options: Any) -> int:
     """Score a task's traces with a labeler; report quality, cost and failures."""
+    options = expand(options)
+    check_labeler(options)
     try:
         with drawn_progress() as progress:
             result = evaluate(**options, fresh=not resume, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_rng
 from cpmi_eval.types import Scored, StepScores, Trace
 
@@ -24,7 +24,7 @@ class RandomBaseline:
         """Remember the run's seed."""
         self.seed = seed
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace."""
         for trace in traces:
             rng = derive_rng(self.seed, "random", trace.id)
@@ -41,7 +41,7 @@ class ConstantBaseline:
     capabilities: frozenset[Capability] = frozenset()
     native_threshold: float | None = 0.5
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace."""
         for trace in traces:
             yield StepScores(trace.id, (1.0,) * len(trace.steps))
@@ -57,7 +57,7 @@ class LengthBaseline:
     capabilities: frozenset[Capability] = frozenset()
     native_threshold: float | None = None
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace."""
         for trace in traces:
             yield StepScores(trace.id, tuple(-float(len(step)) for step in trace.steps))

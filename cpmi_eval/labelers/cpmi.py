@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers import negatives
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.types import (
     Failure,
@@ -147,7 +147,7 @@ class CPMI:
         self.native_threshold: float | None = 0.0
         self.batch_factor = 4 if self.sampled else 1
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the rewards, or why there are none."""
         if backend is None:
             raise UsageError("cpmi needs a model")
@@ -163,7 +163,7 @@ class CPMI:
             else:
                 yield plan
 
-    def _sample(self, traces: Sequence[Trace], backend: Backend) -> Sequence[Generation | Failure | None]:
+    def _sample(self, traces: Sequence[Trace], backend: LanguageModel) -> Sequence[Generation | Failure | None]:
         """Ask the model for wrong results, per trace under its own seed; one Generation or Failure per trace."""
         if not self.sampled:
             return [None] * len(traces)
@@ -176,7 +176,9 @@ class CPMI:
         made = iter(backend.generate(prompts, sampling, seeds))
         return [None if trace.answer is None else next(made) for trace in traces]
 
-    def _plan(self, trace: Trace, backend: Backend, generation: Generation | Failure | None) -> _Plan | TraceFailure:
+    def _plan(
+        self, trace: Trace, backend: LanguageModel, generation: Generation | Failure | None
+    ) -> _Plan | TraceFailure:
         """Choose the negatives and lay out the requests."""
         if trace.answer is None:
             return TraceFailure(trace.id, Failure("no_reference", "no reference answer is known for this problem"))
@@ -197,7 +199,7 @@ class CPMI:
         sampled = sum(answer in preferred for answer in chosen)
         return _Plan(trace, answers, sampled, tuple(self._requests(trace, answers, backend)), spent)
 
-    def _requests(self, trace: Trace, answers: Sequence[str], backend: Backend) -> Iterator[ScoreRequest]:
+    def _requests(self, trace: Trace, answers: Sequence[str], backend: LanguageModel) -> Iterator[ScoreRequest]:
         before, after = self.target
         for template in self.templates:
             base = template.replace("{problem}", trace.problem)

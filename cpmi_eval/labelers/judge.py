@@ -24,7 +24,7 @@ from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
 from cpmi_eval.labelers.verdicts import Unparsed, parse_verdict
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import (
     JSON,
@@ -168,14 +168,14 @@ class Judge:
         self.native_threshold: float | None = 0.5 if generates else 0.0
         self.batch_factor = 16 if generates else 1
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the scores, or why there are none."""
         if backend is None:
             raise UsageError("judge needs a model")
         chat = uses_chat(self.chat, backend)
         yield from (self._generate if self.mode == "generate" else self._logit)(traces, backend, chat)
 
-    def _generate(self, traces: Sequence[Trace], backend: Backend, chat: bool) -> Iterator[Scored]:
+    def _generate(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
         """Ask for critiques of all traces at once, then read them."""
         prompts = [_render(self.template, trace.problem, trace.steps, backend, chat) for trace in traces]
         seeds = [[derive_seed(self.seed, "judge", trace.id, k) for k in range(self.votes)] for trace in traces]
@@ -217,14 +217,14 @@ class Judge:
         shown = text if len(text) <= EXCERPT else f"...{text[-EXCERPT:]}"
         return f"none of {len(votes)} critiques has a readable verdict ({listed}{limit}); the first ends in {shown!r}"
 
-    def _logit(self, traces: Sequence[Trace], backend: Backend, chat: bool) -> Iterator[Scored]:
+    def _logit(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
         """Score both verdicts after every step of all traces at once."""
         plans = [list(self._requests(trace, backend, chat)) for trace in traces]
         results = iter(backend.loglikelihood([request for plan in plans for request in plan]))
         for trace, plan in zip(traces, plans, strict=True):
             yield self._odds(trace, [next(results) for _ in plan], chat)
 
-    def _requests(self, trace: Trace, backend: Backend, chat: bool) -> Iterator[ScoreRequest]:
+    def _requests(self, trace: Trace, backend: LanguageModel, chat: bool) -> Iterator[ScoreRequest]:
         """Yield the positive and the negative verdict after each step."""
         positive, negative = self.verdicts
         for n in range(1, len(trace.steps) + 1):
@@ -247,7 +247,7 @@ class Judge:
         return StepScores(trace.id, values, tokens, details)
 
 
-def _render(template: str, problem: str, steps: Sequence[str], backend: Backend, chat: bool, **words: str) -> str:
+def _render(template: str, problem: str, steps: Sequence[str], backend: LanguageModel, chat: bool, **words: str) -> str:
     """Fill a prompt; in a chat turn without the white space around it."""
     tagged = "\n".join(f"<step_{i}>\n{step}\n</step_{i}>" for i, step in enumerate(steps))
     text = fill(template, problem=problem, steps=tagged, **words)

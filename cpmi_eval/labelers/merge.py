@@ -17,7 +17,7 @@ from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.labelers.normalize import NORMALIZE
 from cpmi_eval.labelers.rollouts import Drawn, summary
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Trace, TraceFailure
 
 
@@ -53,7 +53,7 @@ class CPMIMerge:
         self.capabilities: frozenset[Capability] = self.cpmi.capabilities | self.mc.capabilities
         self.native_threshold: float | None = 0.5
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace with both kinds of label as they are; :meth:`finish` brings them together."""
         able = [trace for trace in traces if trace.answer is not None]
         first = {trace.id: drawn for trace, drawn in zip(able, self.mc.first_step(able, backend), strict=True)}

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, Source, summary
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 LABELS = ("soft", "hard")
@@ -64,7 +64,7 @@ class MonteCarlo:
         # Its own decision: a step is wrong if no rollout succeeds. A soft label is then 0, else at least 1/n.
         self.native_threshold: float | None = 0.5 if self.label == "hard" else 0.5 / self.n
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the labels, or why there are none."""
         able = [trace for trace in traces if trace.answer is not None]
         yield from (TraceFailure(trace.id, NO_REFERENCE) for trace in traces if trace.answer is None)
@@ -76,7 +76,7 @@ class MonteCarlo:
         for trace in able:
             yield self._labelled(trace, dict(enumerate((next(drawn) for _ in trace.steps), 1)))
 
-    def first_step(self, traces: Sequence[Trace], backend: Backend | None) -> list[Drawn | Failure]:
+    def first_step(self, traces: Sequence[Trace], backend: LanguageModel | None) -> list[Drawn | Failure]:
         """Return the rollouts from the first step of each trace (which must have a reference answer)."""
         points = [Point(trace, 1) for trace in traces]
         return self.source.draw(points, self.n, backend, until_success=self.schedule == "adaptive")
@@ -85,7 +85,7 @@ class MonteCarlo:
         """Return the label that rollouts make."""
         return float(drawn.successes > 0) if self.label == "hard" else drawn.share
 
-    def _binary(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def _binary(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Halve the range of each trace's first failing prefix, all traces in step."""
         good = [0] * len(traces)  # prefixes known to succeed; the empty one counts as such
         bad = [len(trace.steps) + 1 for trace in traces]  # the least prefix known or assumed to fail

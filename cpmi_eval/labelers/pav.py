@@ -16,7 +16,7 @@ from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.monte_carlo import NO_REFERENCE
 from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, summary
-from cpmi_eval.protocols import Backend, Capability
+from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 POSITIVE = 1e-9  # rewards are sums of fractions; rounding is far below this, any true reward far above
@@ -63,9 +63,9 @@ class PAV:
         self.capabilities: frozenset[Capability] = frozenset(() if how.rollouts is not None else {"generate"})
         # Its own decision: a step without a positive reward is wrong.
         self.native_threshold: float | None = POSITIVE
-        self._prover: Backend | None = None
+        self._prover: LanguageModel | None = None
 
-    def load(self, backend: Backend | None) -> JSON:
+    def load(self, backend: LanguageModel | None) -> JSON:
         """Load the prover if it is another model than the run's."""
         if backend is None or self.prover is None:
             return {}
@@ -73,7 +73,7 @@ class PAV:
         self._prover.prepare(self.capabilities)
         return {"prover": self._prover.describe()}
 
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
+    def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the rewards, or why there are none."""
         if self.prover is not None and self._prover is None:
             self.load(backend)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpmi_eval.errors import UnknownNameError, UsageError
-from cpmi_eval.protocols import Backend
+from cpmi_eval.protocols import LanguageModel
 
 Chat = bool | Literal["auto"]
 
@@ -46,6 +46,6 @@ def check_chat(value: object) -> Chat:
     raise UnknownNameError("chat setting", str(value), ("true", "false", "auto"))
 
 
-def uses_chat(chat: Chat, backend: Backend) -> bool:
+def uses_chat(chat: Chat, backend: LanguageModel) -> bool:
     """Return whether prompts go through the chat template; ``auto``: where the model has one."""
     return backend.has_chat_template if chat == "auto" else chat

@@ -16,7 +16,7 @@ from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.grading import Grade, grade
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
-from cpmi_eval.protocols import Backend
+from cpmi_eval.protocols import LanguageModel
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import JSON, Completion, Failure, Sampling, Tokens, Trace
 
@@ -76,7 +76,7 @@ class Source(Protocol):
     """Where rollouts come from."""
 
     def draw(
-        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+        self, points: Sequence[Point], n: int, backend: LanguageModel | None, until_success: bool = False
     ) -> list[Drawn | Failure]:
         """Return ``n`` rollouts of each point, or those up to a first success where that is enough."""
 
@@ -149,7 +149,7 @@ class SampledRollouts:
     role: str
 
     def draw(
-        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+        self, points: Sequence[Point], n: int, backend: LanguageModel | None, until_success: bool = False
     ) -> list[Drawn | Failure]:
         """Draw for all points in one call, so that the backend can share prefixes; grade as they finish."""
         if backend is None:
@@ -187,7 +187,7 @@ class SampledRollouts:
             results.append(Drawn(tuple(rollouts), made.tokens))
         return results
 
-    def _text(self, point: Point, backend: Backend, chat: bool) -> str:
+    def _text(self, point: Point, backend: LanguageModel, chat: bool) -> str:
         template = self.prompt or (CHAT_PROMPT if chat else PLAIN_PROMPT)
         asked = fill(template, problem=point.trace.problem)
         start = backend.chat_prompt(asked.strip()) if chat else asked
@@ -233,7 +233,7 @@ class RecordedRollouts:
         self._kept = kept
 
     def draw(
-        self, points: Sequence[Point], n: int, backend: Backend | None, until_success: bool = False
+        self, points: Sequence[Point], n: int, backend: LanguageModel | None, until_success: bool = False
     ) -> list[Drawn | Failure]:
         """Return the first ``n`` recorded rollouts of each point; a Failure where not all of them were recorded."""
         return [self._one(point, n, until_success) for point in points]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cpmi_eval.errors import UsageError
-from cpmi_eval.types import Gold
+from cpmi_eval.types import JSON, Gold
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Metric:
-    """A value over ``n`` things (traces; labelled steps for a step metric). ``None``: not defined on this data."""
+    """A value over ``n`` things (traces, problems, labelled steps). ``None``: not defined on this data.
+
+    ``detail``: one of many that belong together; shown in a table of their own rather than as a column beside others.
+    """
 
     value: float | None
     n: int
+    detail: bool = False
+
+    def as_dict(self) -> JSON:
+        """Return what results.json holds; ``detail`` only where it is true."""
+        return {"value": self.value, "n": self.n, **({"detail": True} if self.detail else {})}
 
 
 @dataclass(frozen=True)
