@@ -29,7 +29,7 @@ setup(
         "cpmi_eval.tasks",
         "cpmi_eval.leaderboards",
     ],
-    package_data={"cpmi_eval": ["py.typed"], "cpmi_eval.tasks": ["*.txt"]},
+    package_data={"cpmi_eval": ["py.typed"], "cpmi_eval.leaderboards": ["*.jsonl"], "cpmi_eval.tasks": ["*.txt"]},
     install_requires=[
         "click>=8.1",
         "datasets>=3.0",

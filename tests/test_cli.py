@@ -189,7 +189,7 @@ def test_unknown_names(cli: Cli, args: tuple[str, ...], message: str) -> None:
 
 
 WRONG = {
-    "no labeler": (("run", "--task", "synthetic"), "Missing option '--labeler'"),
+    "no labeler": (("run", "--task", "synthetic"), "say what scores the steps"),
     "limit": ((*RANDOM, "--limit", "many"), "limit must be a whole number or a share below 1, not 'many'"),
     "limit of one": ((*RANDOM, "--limit", "1.0"), "limit must be a whole number of at least 1 or a share below 1"),
     "seed": ((*RANDOM, "--seed", "-1"), "seed must be a whole number at least 0"),
@@ -201,7 +201,7 @@ WRONG = {
     "negative count": ((*CPMI, "--labeler_args", "n_negatives=0"), "n_negatives must be a whole number at least 1"),
     "no run": (("show", "absent"), "absent is not a run directory: it has no manifest.json"),
     "no run to rank": (("leaderboard", "absent"), "absent is not a run directory"),
-    "nothing to rank": (("leaderboard",), "Missing argument 'RUN_DIR...'"),
+    "nothing to rank": (("leaderboard",), "name the runs to rank"),
 }
 
 
@@ -681,7 +681,7 @@ def entry(path: str, f1: float | None, kind: str = "labeler", auc: float = 0.5, 
 
 
 def board(cli: Cli, *args: str) -> list[list[tuple[int | None, str]]]:
-    groups = json.loads(cli("leaderboard", *args, "--json").out)
+    groups = json.loads(cli("leaderboard", *args, "--json").out)["boards"]
     return [[(row["rank"], row["labeler"]) for row in group] for group in groups]
 
 

@@ -115,19 +115,32 @@ def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> Non
 
 
 @click.command()
-@click.argument("run_dirs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN_DIR...")
+@click.argument("run_dirs", type=click.Path(path_type=Path), nargs=-1, metavar="[RUN_DIR...]")
 @click.option("--sort", default="f1", show_default=True, help="A metric, or wall_seconds, computed, generated.")
+@click.option("--published", is_flag=True, help="Add results that others published, with their sources; never ranked.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def leaderboard(run_dirs: tuple[Path, ...], sort: str, as_json: bool) -> None:
-    """Rank finished runs; runs over other traces or data get a board of their own."""
-    from cpmi_eval.leaderboards.board import boards, ranked, read_row
+def leaderboard(run_dirs: tuple[Path, ...], sort: str, published: bool, as_json: bool) -> None:
+    """Rank finished runs; runs over other traces or data get a board of their own.
 
+    With --published also what others report on the same tasks; without runs, all that is known of it.
+    """
+    from cpmi_eval.leaderboards.board import boards, ranked, read_row
+    from cpmi_eval.leaderboards.published import names, read
+
+    if not run_dirs and not published:
+        raise UsageError("name the runs to rank (RUN_DIR...), or ask for --published results")
     groups = boards(read_row(path) for path in run_dirs)
+    wanted = dict.fromkeys(group[0].task for group in groups) if groups else names()
+    references = [rows for name in wanted if (rows := read(name))] if published else []
     if as_json:
-        _emit([[{"rank": rank, **asdict(row)} for rank, row in ranked(group, sort)] for group in groups])
+        measured = [[{"rank": rank, **asdict(row)} for rank, row in ranked(group, sort)] for group in groups]
+        _emit({"boards": measured, "published": [list(map(asdict, rows)) for rows in references]})
         return
     from cpmi_eval.reports.console import stdout
+    from cpmi_eval.reports.published import published_table
     from cpmi_eval.reports.tables import leaderboard as table
 
     for group in groups:
         stdout().print(table(group, sort))
+    for rows in references:
+        stdout().print(published_table(rows))
