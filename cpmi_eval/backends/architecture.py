@@ -70,7 +70,8 @@ def row_tokens(model: Any) -> int:
     heads = getattr(config, "num_attention_heads", None)
     if not heads:  # no attention to pay for
         return ROW_TOKENS[0]
-    tables = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())  # a bare decoder has no output ones
+    tables = [embedding.weight for embedding in embeddings if embedding is not None]
     weights = sum(p.numel() for p in model.parameters()) - sum({id(t): t.numel() for t in tables}.values())
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     ideal = ATTENTION_SHARE * weights / config.num_hidden_layers / (2 * width)

@@ -13,6 +13,7 @@ from cpmi_eval.cli.compare import compare_command
 from cpmi_eval.cli.inspect import leaderboard, ls, show
 from cpmi_eval.cli.label import label
 from cpmi_eval.cli.run import run
+from cpmi_eval.cli.train import train_command
 from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
 
@@ -35,6 +36,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(compare_command)
 cli.add_command(label)
+cli.add_command(train_command)
 cli.add_command(ls)
 cli.add_command(show)
 cli.add_command(leaderboard)

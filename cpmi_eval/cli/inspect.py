@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cpmi_eval.store import Store
     from cpmi_eval.types import JSON
 
-KINDS = ("tasks", "labelers", "backends", "models")
+KINDS = ("tasks", "labelers", "backends", "models", "prms")
 
 
 def _emit(document: Any) -> None:
@@ -24,15 +24,16 @@ def _emit(document: Any) -> None:
 
 
 @click.command()
-@click.argument("kind", metavar="[tasks|labelers|backends|models]", required=False)
+@click.argument("kind", metavar="[tasks|labelers|backends|models|prms]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def ls(kind: str | None, as_json: bool) -> None:
-    """List what can be named: tasks, labelers, backends, models, or all of them."""
+    """List what can be named: tasks, labelers, backends, models, prms, or all of them."""
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
     kinds = KINDS if kind is None else (kind,)
+    others = {"models": _models, "prms": _prms}
     listed = {
-        one: _models() if one == "models" else [_entry(one, name) for name in sorted(registry.entries(one))]
+        one: others[one]() if one in others else [_entry(one, name) for name in sorted(registry.entries(one))]
         for one in kinds
     }
     if as_json:
@@ -73,6 +74,21 @@ def _models() -> list[dict[str, str]]:
         {"name": name + (" (default)" if name == DEFAULT_MODEL else ""), "summary": preset.summary, "from": where(name)}
         for name, preset in PRESETS.items()
     ] + [{"name": "org/name, folder or file.gguf", "summary": "any causal language model", "from": "hub or disk"}]
+
+
+def _prms() -> list[dict[str, str]]:
+    """Describe the families of process reward models that are read without a spec of the user's own."""
+    from cpmi_eval.prm import specs
+
+    return [
+        {
+            "name": spec.name,
+            "summary": spec.summary,
+            "read": f"{spec.read.at.replace('_', ' ')}, {spec.read.transform.kind}",
+            "checkpoints": ", ".join(spec.checkpoints) or "–",
+        }
+        for spec in map(specs.load, specs.names())
+    ]
 
 
 @click.command()
@@ -116,31 +132,39 @@ def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> Non
 
 @click.command()
 @click.argument("run_dirs", type=click.Path(path_type=Path), nargs=-1, metavar="[RUN_DIR...]")
-@click.option("--sort", default="f1", show_default=True, help="A metric, or wall_seconds, computed, generated.")
+@click.option(
+    "--sort",
+    metavar="NAME",
+    help="A metric, or wall_seconds, computed, generated.  [default: f1, or bon@N where solutions are selected]",
+)
 @click.option("--published", is_flag=True, help="Add results that others published, with their sources; never ranked.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def leaderboard(run_dirs: tuple[Path, ...], sort: str, published: bool, as_json: bool) -> None:
+def leaderboard(run_dirs: tuple[Path, ...], sort: str | None, published: bool, as_json: bool) -> None:
     """Rank finished runs; runs over other traces or data get a board of their own.
 
     With --published also what others report on the same tasks; without runs, all that is known of it.
     """
-    from cpmi_eval.leaderboards.board import boards, ranked, read_row
+    from cpmi_eval.leaderboards.board import boards, main_metric, ranked, read_row
     from cpmi_eval.leaderboards.published import names, read
 
     if not run_dirs and not published:
         raise UsageError("name the runs to rank (RUN_DIR...), or ask for --published results")
     groups = boards(read_row(path) for path in run_dirs)
+    orders = [sort or main_metric(group) for group in groups]
     wanted = dict.fromkeys(group[0].task for group in groups) if groups else names()
     references = [rows for name in wanted if (rows := read(name))] if published else []
     if as_json:
-        measured = [[{"rank": rank, **asdict(row)} for rank, row in ranked(group, sort)] for group in groups]
+        measured = [
+            [{"rank": rank, **asdict(row), "oracle": row.oracle} for rank, row in ranked(group, by)]
+            for group, by in zip(groups, orders, strict=True)
+        ]
         _emit({"boards": measured, "published": [list(map(asdict, rows)) for rows in references]})
         return
     from cpmi_eval.reports.console import stdout
     from cpmi_eval.reports.published import published_table
     from cpmi_eval.reports.tables import leaderboard as table
 
-    for group in groups:
-        stdout().print(table(group, sort))
+    for group, by in zip(groups, orders, strict=True):
+        stdout().print(table(group, by))
     for rows in references:
         stdout().print(published_table(rows))

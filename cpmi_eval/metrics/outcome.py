@@ -14,12 +14,14 @@ class Outcome:
 
     ``scores`` is ``None`` where scoring failed. ``prediction`` is the index of the first step called wrong, -1 for
     none, ``None`` where there is no prediction. ``undecided``: the scorer ranks but decides nothing; that is no miss.
+    ``aggregation``: how the scorer's step scores become one of the solution (``min``, ``last``, ...).
     """
 
     gold: Gold
     scores: tuple[float, ...] | None
     prediction: int | None
     undecided: bool = False
+    aggregation: str = "min"
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from cpmi_eval.leaderboards.board import Row, ranked
+from cpmi_eval.reports import best_of_n
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
 
-HEADINGS = {"step_auc": "AUC", "f1": "F1", "acc_error": "acc err.", "acc_correct": "acc corr."}
+HEADINGS = {"step_auc": "AUC", "outcome_auc": "AUC", "f1": "F1", "acc_error": "acc err.", "acc_correct": "acc corr."}
 
 
 def run_report(summary: JSON, rows: Sequence[JSON], path: str) -> Group:
     """Return everything one run has to say: quality, cost, failures, and what the numbers rest on."""
-    return Group(_quality(summary), *_failures(summary, rows), "", *_cost(summary), "", *_basis(summary, path))
+    parts = (*best_of_n.tables(summary), *_failures(summary, rows), "", *_cost(summary), "", *_basis(summary, path))
+    return Group(_quality(summary), *parts)
 
 
 def _quality(summary: JSON) -> Table:
@@ -27,7 +29,7 @@ def _quality(summary: JSON) -> Table:
     title = f"{config['labeler']} on {config['task']}" + (" (synthetic data)" if summary["synthetic"] else "")
     table = Table(title=title, title_justify="left")
     table.add_column("task")
-    names = list(next(iter(summary["results"].values())))
+    names = [name for name, metric in summary["results"][config["task"]].items() if not metric.get("detail")]
     for name in names:
         table.add_column(HEADINGS.get(name, name), justify="right")
     for heading in ("traces", "scored", "no ref.", "failed"):
@@ -42,7 +44,7 @@ def _quality(summary: JSON) -> Table:
             task = f"{task} (mean)"
         else:
             continue
-        cells = [fmt.metric(name, metrics[name]["value"]) for name in names]
+        cells = [fmt.metric(name, metrics.get(name, {}).get("value")) for name in names]
         table.add_row(task, *cells, *(_counted(key, coverage[key]) for key in _COVERAGE))
     return table
 
@@ -96,7 +98,8 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
     facts = {
         "labeler": " ".join(filter(None, [config["labeler"], fmt.settings(config["labeler_args"])]))
         + (" – uses the reference answer" if summary["labeler"]["uses_reference"] else ""),
-        "threshold": f"{rule['protocol']} ({below})",
+        "threshold": "" if summary.get("selects") else f"{rule['protocol']} ({below})",
+        **best_of_n.facts(summary),
         "model": "none"
         if model is None
         else f"{model['model']} {(model.get('sha256') or model.get('revision') or '')[:12]}, {model['dtype']}, "
@@ -143,13 +146,14 @@ def leaderboard(rows: Sequence[Row], by: str) -> Table:
     title += f"; ranked by {HEADINGS.get(by, by)} within each kind"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = list(first.metrics)
+    rule = "threshold" if first.aggregation is None else "aggre-\ngation"
     table.add_column("kind", no_wrap=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("labeler", overflow="fold")
     table.add_column("model", overflow="fold")
-    headings = [HEADINGS.get(name, name).replace(" ", "\n") for name in names]
+    headings = [HEADINGS.get(name, name).replace(" ", "\n").replace("@", "\n@") for name in names]
     tokens = [f"tokens\n{kind}" for kind in ("req.", "comp.", "gen.")]
-    for heading in (*headings, "threshold", "wall", *tokens, "scored"):
+    for heading in (*headings, rule, "wall", *tokens, "scored"):
         table.add_column(heading, justify="right", no_wrap=True)
     order = sorted(ranked(rows, by), key=lambda pair: pair[1].group)
     for place, (rank, row) in enumerate(order):
@@ -161,15 +165,16 @@ def leaderboard(rows: Sequence[Row], by: str) -> Table:
             Text(" ".join(filter(None, [row.labeler + ("*" if row.uses_reference else ""), row.settings]))),
             Text(row.model or "–"),
             *(fmt.metric(name, row.metrics[name]) for name in names),
-            row.threshold,
+            row.aggregation or row.threshold,
             fmt.seconds(row.wall_seconds),
             *map(fmt.compact, (row.requested, row.computed, row.generated)),
             Text(f"{row.scored}/{row.traces}", style="" if row.complete else "bold red"),
         )
     notes = []
     if any(row.uses_reference for row in rows):
-        notes.append("* is given the reference answer, and ranked apart")
-    if any(rank is None for rank, _ in order):
+        apart = "an oracle where solutions are selected, so never ranked" if first.aggregation else "and ranked apart"
+        notes.append(f"* is given the reference answer, {apart}")
+    if any(rank is None and not row.oracle for rank, row in order):
         notes.append("– not ranked: no value, or not every trace was scored")
     table.caption, table.caption_justify = "\n".join(notes) or None, "left"
     return table

@@ -1,0 +1,315 @@
+"""The ``prm`` backend: a trained process reward model in this process, through transformers.
+
+Importing this module costs nothing; torch and transformers are imported when a model is opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cpmi_eval.backends import memory, models
+from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.prm import detect
+from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
+from cpmi_eval.prm.specs import Spec
+from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+
+if TYPE_CHECKING:
+    from cpmi_eval.backends.scoring import Limits
+    from cpmi_eval.prm.heads import Head
+    from cpmi_eval.prm.reading import Reader, Values
+
+LIMITS = ("row_tokens", "batch_tokens", "max_length")
+MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", *LIMITS)
+SCORERS = ("trie", "pairwise")
+TOLERATED = ("lm_head.", "rotary_emb.inv_freq", ".masked_bias", ".attn.bias")  # no part of a decoder's function
+WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
+
+
+class PRMBackend:
+    """A loaded decoder, its head, its tokenizer and the spec that says how a trace is read."""
+
+    name: ClassVar[str] = "prm"
+    summary: ClassVar[str] = "trained process reward models: all steps of a trace in one pass; CPU or CUDA"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"step_scores"})
+
+    def __init__(
+        self,
+        model: Any,
+        head: Head,
+        tokenizer: Any,
+        spec: Spec,
+        *,
+        scorer: str = "trie",
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap a model that is already loaded.
+
+        Args:
+            model: a ``transformers`` decoder, or a causal language model, in evaluation mode.
+            head: what turns its final hidden states into numbers.
+            tokenizer: its tokenizer.
+            spec: how traces are built and read.
+            scorer: ``trie`` or ``pairwise``.
+            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass) and
+                ``max_length`` override what is derived from the model.
+
+        Raises:
+            ModelError: the scorer cannot serve the model, or the tokenizer the spec.
+        """
+        from cpmi_eval.backends.architecture import max_length, row_tokens
+        from cpmi_eval.backends.scoring import Limits
+        from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
+
+        args = args or {}
+        rows = _positive(args, "row_tokens") or row_tokens(model)
+        self.model, self.head, self.spec = model, head, spec
+        self.limits: Limits = Limits(
+            row_tokens=rows,
+            batch_tokens=_positive(args, "batch_tokens") or max(rows, 16384 if model.device.type == "cuda" else 1024),
+            max_length=_positive(args, "max_length") or max_length(model.config),
+        )
+        self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
+        self.encoder = _encoder(spec, tokenizer, self.vocabulary)
+        self.trie_difference: float | None = None
+        self.reader: Reader
+        if scorer == "trie":
+            reader = TrieReader(model, self.limits)
+            self.trie_difference = distrust(reader, self.vocabulary)
+            self.reader = reader
+        elif scorer == "pairwise":
+            self.reader = PairwiseReader(model, self.limits)
+        else:
+            raise UnknownNameError("scorer", scorer, SCORERS)
+        self._identity: JSON = {}
+
+    @classmethod
+    def check(cls, options: BackendOptions) -> None:
+        """Refuse wrong settings before anything heavy is imported or loaded."""
+        for key in options.model_args:
+            if key not in MODEL_ARGS:
+                raise UnknownNameError("model argument", key, MODEL_ARGS)
+        for key in LIMITS:
+            _positive(options.model_args, key)
+        if options.scorer not in SCORERS:
+            raise UnknownNameError("scorer", options.scorer, SCORERS)
+        source = models.resolve(detect.hub_id(options.model))
+        if source.path is not None and options.model_args.get("revision") is not None:
+            raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
+
+    @classmethod
+    def open(cls, options: BackendOptions) -> PRMBackend:
+        """Load the checkpoint that ``options`` names.
+
+        Raises:
+            ModelError: no such checkpoint, device or dtype; a tensor is missing; or the scorer cannot serve the model.
+            UsageError: nothing says what family the checkpoint is of.
+        """
+        cls.check(options)
+        args = options.model_args
+        name = detect.hub_id(options.model)
+        spec = detect.resolve(name, args.get("spec"), args.get("revision"))
+        source = models.resolve(name)
+        device = models.pick_device(options.device)
+        dtype = models.pick_dtype(options.dtype, device)
+        sha256 = source.sha256()
+        place = models.loadable(source, sha256)
+        model, tokenizer = _load(place, spec, dtype, args)
+        encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
+        head = _head(place, spec, model, encoder, args.get("revision"))
+        model = model.to(device).eval()
+        backend = cls(model, head, tokenizer, spec, scorer=options.scorer, args=args)
+        backend._identity = {
+            "model": source.name,
+            "sha256": sha256,
+            "revision": getattr(model.config, "_commit_hash", None),
+        }
+        return backend
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of trace text that make a good batch for this model and device."""
+        return self.limits.batch_tokens
+
+    def describe(self) -> JSON:
+        """Return what a manifest should say about the loaded model."""
+        from cpmi_eval.prm.specs import as_dict
+
+        return {
+            "backend": self.name,
+            **self._identity,
+            "architecture": type(self.model).__name__,
+            "parameters": self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": _device_name(self.model.device),
+            "attention": self.model.config._attn_implementation,
+            "scorer": self.reader.name,
+            "row_tokens": self.limits.row_tokens,
+            "batch_tokens": self.limits.batch_tokens,
+            "max_length": self.limits.max_length,
+            "trie_difference": self.trie_difference,
+            "spec": as_dict(self.spec),
+        }
+
+    def prepare(self, capabilities: frozenset[Capability]) -> None:
+        """Run once what a run will run, so that nobody pays for a first call; measure the peak from here."""
+        if "step_scores" in capabilities:
+            self.step_scores([WARM_UP])
+        memory.reset_peak(self.model.device)
+
+    def peak_memory_bytes(self) -> int:
+        """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
+        return memory.peak_bytes(self.model.device)
+
+    def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
+        """Return one result per trace, in their order; whatever cannot be read whole is a failure, never cut."""
+        encoded = [self._encoded(trace) for trace in traces]
+        ready = [one for one in encoded if isinstance(one, Encoded)]
+        read = iter(self.reader.read(ready, self.head) if ready else [])
+        return [
+            TraceFailure(trace.id, one) if isinstance(one, Failure) else self._scored(trace, one, next(read))
+            for trace, one in zip(traces, encoded, strict=True)
+        ]
+
+    def _encoded(self, trace: Trace) -> Encoded | Failure:
+        try:
+            encoded = self.encoder.encode(trace.problem, trace.steps)
+        except EncodingError as error:
+            return Failure("encoding", str(error))
+        if max(encoded.ids) >= self.vocabulary:
+            return Failure("encoding", f"token {max(encoded.ids)} is past the model's {self.vocabulary} embeddings")
+        return encoded
+
+    def _scored(self, trace: Trace, encoded: Encoded, found: Values | Failure) -> Scored:
+        from cpmi_eval.prm.heads import scores
+
+        if isinstance(found, Failure):
+            return TraceFailure(trace.id, found)
+        tokens = Tokens(requested=sum(encoded.reads) + len(encoded.reads), computed=found.computed)
+        values = tuple(scores(found.values, self.spec.read.transform).tolist())
+        bad = [step for step, value in enumerate(values) if not math.isfinite(value)]
+        if bad:
+            message = f"the model gave step {bad[0]} a score of {values[bad[0]]}; try --dtype float32"
+            return TraceFailure(trace.id, Failure("non_finite", message), tokens)
+        return StepScores(trace.id, values, tokens)
+
+
+def _encoder(spec: Spec, tokenizer: Any, vocabulary: int) -> TraceEncoder:
+    """Return an encoder whose marker the model has an embedding for."""
+    try:
+        encoder = TraceEncoder(spec, tokenizer)
+    except EncodingError as error:
+        raise ModelError(str(error)) from error
+    if any(token >= vocabulary for token in encoder.marker):
+        raise ModelError(
+            f"the step marker of the spec {spec.name!r} is token {max(encoder.marker)}, "
+            f"but the model has {vocabulary} embeddings"
+        )
+    return encoder
+
+
+def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Load the decoder (or the language model, where the spec reads its logits) and the tokenizer.
+
+    Raises:
+        ModelError: nothing can be loaded, or a tensor of the decoder is missing, left over or of another shape.
+    """
+    from pickle import UnpicklingError
+
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report of unused tensors: _refuse_gaps judges them
+    shared = {"trust_remote_code": bool(args.get("trust_remote_code")), "revision": args.get("revision")}
+    language_model = not spec.read.head.layers
+    try:
+        config = AutoConfig.from_pretrained(place, **shared)
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        tokenizer = AutoTokenizer.from_pretrained(place, **shared)
+        model, report = (AutoModelForCausalLM if language_model else AutoModel).from_pretrained(
+            place,
+            config=config,
+            dtype=getattr(torch, dtype),
+            attn_implementation=args.get("attn_implementation") or ("eager" if capped else "sdpa"),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they come back in the report, and are refused with their names
+            **shared,
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot load the process reward model {place}: {first}\nWithout a connection: give a local folder, or "
+            "use a checkpoint already in the hub's cache (HF_HOME)"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    _refuse_gaps(place, spec, report, "" if language_model else f"{model.base_model_prefix}.")
+    return (model if language_model else model.base_model), tokenizer
+
+
+def _refuse_gaps(place: str, spec: Spec, report: Mapping[str, Any], prefix: str) -> None:
+    """Raise if transformers initialised anything at random, or had no use for part of the decoder.
+
+    ``prefix``: what names in checkpoints have before those of ``report``.
+    """
+    from cpmi_eval.prm.heads import prefixes
+
+    missing = sorted(f"{prefix}{key}" for key in report["missing_keys"])
+    if missing:
+        raise ModelError(f"{place} lacks {_some(missing)}; a decoder with random weights would score at random")
+    wrong = sorted(f"{prefix}{one[0] if isinstance(one, tuple) else one}" for one in report["mismatched_keys"])
+    if wrong:
+        raise ModelError(f"{place}: {_some(wrong)} of another shape than its config.json says")
+    heads = prefixes(spec)
+    left = sorted(
+        key
+        for key in map(str, report["unexpected_keys"])
+        if not key.startswith(heads) and not any(known in key for known in TOLERATED)
+    )
+    if left:
+        raise ModelError(
+            f"{place} holds {_some(left)}, which neither its decoder nor the spec {spec.name!r} uses; "
+            "is it of another family? Name it with --prm_spec"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> Head:
+    """Read the head that the spec describes."""
+    from cpmi_eval.prm import heads
+
+    if spec.read.head.layers:
+        tensors = heads.read_tensors(place, heads.prefixes(spec), revision)
+        return heads.from_tensors(spec, tensors, model.config.get_text_config().hidden_size, place)
+    try:
+        return heads.TokenHead(model, encoder.head_tokens() if spec.read.head.kind == "lm" else None)
+    except EncodingError as error:
+        raise ModelError(str(error)) from error
+
+
+def _positive(args: Mapping[str, Any], key: str) -> int | None:
+    value = args.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"model argument {key} must be a positive whole number, not {value!r}")
+    return value
+
+
+def _device_name(device: Any) -> str:
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"

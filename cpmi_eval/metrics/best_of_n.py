@@ -1,0 +1,259 @@
+"""Best-of-N: how good is the solution that a scorer selects among N candidates of a problem?
+
+Beside it, what needs no scorer: the mean candidate (pass@1), the most frequent answer (majority vote), and the best
+there is (pass@N, the unbiased estimate of arXiv 2107.03374). All are expected values over the subsets of N of a
+problem's candidates, drawn without replacement, and uniform over ties.
+
+A candidate that was not scored is never chosen; where a subset holds no other, that is a miss. One without a readable
+answer does not vote and is incorrect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, groupby
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpmi_eval import settings
+from cpmi_eval.metrics.outcome import Metric, Outcome
+from cpmi_eval.seeding import derive_seed
+
+Floats: TypeAlias = NDArray[np.float64]
+Scores: TypeAlias = tuple[float, ...]
+
+MAX_SUBSETS = 4096
+TIE = 1e-9  # sums of the same weights in another order differ by rounding
+
+AGGREGATIONS: Mapping[str, Callable[[Scores], float]] = MappingProxyType(
+    {
+        "last": lambda scores: scores[-1],
+        "min": min,
+        "product": math.prod,
+        "mean": lambda scores: math.fsum(scores) / len(scores),
+        "max": max,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A problem's n candidates, each in its place in every tuple.
+
+    ``correct``: whether it is; ``answers``: the class of its answer, -1 for none; ``scores``: by aggregation, ``None``
+    where it was not scored.
+    """
+
+    name: str
+    correct: tuple[bool, ...]
+    answers: tuple[int, ...]
+    scores: Mapping[str, tuple[float | None, ...]]
+
+    @property
+    def size(self) -> int:
+        return len(self.correct)
+
+
+def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
+    """Return the accuracies of selection by N, with ``n`` the number of problems that have N candidates.
+
+    N runs over the powers of two up to the largest number of candidates M of a problem, and M. For each N: ``pass@N``,
+    ``maj@N``, and for each aggregation ``bon_<aggregation>@N`` (the candidate with the highest score) and
+    ``wvote_<aggregation>@N`` (the answer with the highest sum of scores). ``outcome_auc_<aggregation>`` is the area
+    under the ROC curve of correct against incorrect candidates, pooled over problems. ``bon@M``, ``wvote@M`` and
+    ``outcome_auc`` are those of the scorer's own aggregation; with ``pass@1``, ``maj@M`` and ``pass@M`` they are what
+    is shown as columns, all others are details.
+
+    Products and sums of scores rank solutions only where scores are not negative: if one step score is (as rewards
+    are that compare answers), ``product`` and the weighted votes are undefined. Votes are counted over all subsets of
+    N where these are at most ``MAX_SUBSETS``, else over that many random ones, seeded by the problem's name.
+
+    Args:
+        outcomes: those whose gold says which candidate they are; others are left out.
+
+    Raises:
+        UnknownNameError: the scorer's aggregation is none of ``AGGREGATIONS``.
+    """
+    candidates = [outcome for outcome in outcomes if outcome.gold.candidate is not None]
+    if not candidates:
+        return {}
+    own = settings.choice("aggregation", candidates[0].aggregation, tuple(AGGREGATIONS))
+    negative = any(score < 0 for outcome in candidates for score in outcome.scores or ())
+    undefined = {"product"} if negative else set()
+    problems = _problems(candidates, [name for name in AGGREGATIONS if name not in undefined])
+    largest = max(problem.size for problem in problems)
+    sizes = sorted({1 << power for power in range(largest.bit_length())} | {largest})
+    details: dict[str, Metric] = {}
+    for size in sizes:
+        details |= _at(size, [problem for problem in problems if problem.size >= size], negative)
+    details |= _areas(problems)
+    return _arranged(details, largest, own)
+
+
+def _arranged(details: Mapping[str, Metric], largest: int, own: str) -> dict[str, Metric]:
+    """Return the metrics that are columns, in the order they are read in, and then all others."""
+    columns = {
+        "pass@1": details["pass@1"],
+        f"maj@{largest}": details[f"maj@{largest}"],
+        f"bon@{largest}": details[f"bon_{own}@{largest}"],
+        f"wvote@{largest}": details[f"wvote_{own}@{largest}"],
+        f"pass@{largest}": details[f"pass@{largest}"],
+        "outcome_auc": details[f"outcome_auc_{own}"],
+    }
+    others = {name: Metric(one.value, one.n, detail=True) for name, one in details.items() if name not in columns}
+    return {**columns, **others}
+
+
+def _problems(candidates: Sequence[Outcome], aggregations: Sequence[str]) -> list[_Problem]:
+    """Return the problems in order of first appearance, each with its candidates."""
+    members: dict[str, list[Outcome]] = {}
+    for outcome in candidates:
+        if outcome.gold.candidate is not None:
+            members.setdefault(outcome.gold.candidate.problem, []).append(outcome)
+    return [_problem(name, group, aggregations) for name, group in members.items()]
+
+
+def _problem(name: str, group: Sequence[Outcome], aggregations: Sequence[str]) -> _Problem:
+    numbers = [outcome.gold.candidate.answer if outcome.gold.candidate else None for outcome in group]
+    return _Problem(
+        name=name,
+        correct=tuple(
+            outcome.gold.final_answer_correct is True and number is not None
+            for outcome, number in zip(group, numbers, strict=True)
+        ),
+        answers=tuple(-1 if number is None else number for number in numbers),
+        scores={
+            how: tuple(AGGREGATIONS[how](one.scores) if one.scores else None for one in group) for how in aggregations
+        },
+    )
+
+
+def _at(size: int, problems: Sequence[_Problem], negative: bool) -> dict[str, Metric]:
+    """Return everything about subsets of ``size``, as means over the problems."""
+    found = {f"pass@{size}": [expected_pass(one.correct, size) for one in problems]}
+    weighted = () if negative else tuple(AGGREGATIONS)
+    votes = [_votes(one, size, weighted) for one in problems]
+    found[f"maj@{size}"] = [vote[0] for vote in votes]
+    for how in problems[0].scores:
+        found[f"bon_{how}@{size}"] = [expected_best(one.correct, one.scores[how], size) for one in problems]
+    for place, how in enumerate(weighted, 1):
+        found[f"wvote_{how}@{size}"] = [vote[place] for vote in votes]
+    names = [
+        f"pass@{size}",
+        f"maj@{size}",
+        *(f"{kind}_{how}@{size}" for kind in ("bon", "wvote") for how in AGGREGATIONS),
+    ]
+    return {name: Metric(_mean(found.get(name)), len(problems)) for name in names}
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return None if values is None else math.fsum(values) / len(values)
+
+
+def expected_pass(correct: Sequence[bool], size: int) -> float:
+    """Return the probability that a subset of ``size`` holds a correct candidate."""
+    n, wrong = len(correct), len(correct) - sum(correct)
+    return 1.0 - math.comb(wrong, size) / math.comb(n, size)
+
+
+def expected_best(correct: Sequence[bool], scores: Sequence[float | None], size: int) -> float:
+    """Return the probability that the best-scored candidate of a subset of ``size`` is correct.
+
+    Candidates of equal score are equally likely to be chosen; those without a score (``None``) never are.
+    """
+    ranked = sorted(
+        ((score, right) for score, right in zip(scores, correct, strict=True) if score is not None), reverse=True
+    )
+    n, total, above, expected = len(correct), math.comb(len(correct), size), 0, 0.0
+    for _, tied in groupby(ranked, key=lambda pair: pair[0]):
+        group = [right for _, right in tied]
+        chosen = math.comb(n - above, size) - math.comb(n - above - len(group), size)
+        expected += chosen / total * sum(group) / len(group)
+        above += len(group)
+    return expected
+
+
+def _votes(problem: _Problem, size: int, weighted: Sequence[str]) -> list[float]:
+    """Return the expected accuracy of the majority vote, and of the votes weighted by each aggregation's scores."""
+    weights: list[Sequence[float | None]] = [(1.0,) * problem.size, *(problem.scores[how] for how in weighted)]
+    return expected_votes(problem.correct, problem.answers, weights, size, problem.name)
+
+
+def expected_votes(
+    correct: Sequence[bool],
+    answers: Sequence[int],
+    weights: Sequence[Sequence[float | None]],
+    size: int,
+    name: str = "",
+) -> list[float]:
+    """Return the probability that the answer with the greatest weight in a subset of ``size`` is correct.
+
+    Args:
+        correct: of the n candidates, which are correct.
+        answers: the class of each one's answer; -1: it has none and does not vote.
+        weights: one sequence of n weights for each vote that is held; ``None``: that candidate does not vote.
+        size: candidates per subset.
+        name: the problem's, which seeds the random subsets where there are too many to go through.
+
+    Returns:
+        One probability per vote. Answers of equal weight are equally likely to win; nobody voting is a miss. A class
+        is as correct as its first candidate.
+    """
+    classes = sorted({answer for answer in answers if answer >= 0})
+    if not classes:
+        return [0.0] * len(weights)
+    subsets = _subsets(len(correct), size, name)
+    right = np.array([correct[answers.index(one)] for one in classes])
+    belongs = np.array([[answer == one for one in classes] for answer in answers], dtype=float)
+    given = np.array([[math.nan if one is None else one for one in row] for row in weights])
+    votes = ~np.isnan(given)[:, :, None] * belongs  # (votes held, candidates, classes)
+    present = subsets @ votes > 0  # (votes held, subsets, classes)
+    sums = np.where(present, subsets @ (np.nan_to_num(given)[:, :, None] * belongs), -np.inf)
+    best = sums.max(axis=2, keepdims=True)
+    tied = present & (sums >= best - TIE * np.abs(np.where(np.isfinite(best), best, 0.0)))
+    shares = (tied & right).sum(axis=2) / np.maximum(tied.sum(axis=2), 1)
+    return [float(value) for value in shares.mean(axis=1)]
+
+
+def _subsets(n: int, size: int, name: str) -> Floats:
+    """Return membership (subsets, n) in the subsets of ``size``: all of them, or ``MAX_SUBSETS`` random ones."""
+    if math.comb(n, size) <= MAX_SUBSETS:
+        return _all_subsets(n, size)
+    rng = np.random.default_rng(derive_seed("best_of_n", name, n, size))
+    chosen = rng.random((MAX_SUBSETS, n)).argpartition(size - 1, axis=1)[:, :size]
+    return _membership(chosen, n)
+
+
+@lru_cache(maxsize=64)
+def _all_subsets(n: int, size: int) -> Floats:
+    return _membership(np.array(list(combinations(range(n), size))), n)
+
+
+def _membership(chosen: NDArray[Any], n: int) -> Floats:
+    members = np.zeros((len(chosen), n))
+    np.put_along_axis(members, chosen, 1.0, axis=1)
+    return members
+
+
+def _areas(problems: Sequence[_Problem]) -> dict[str, Metric]:
+    """Return the area under the ROC curve of each aggregation over all scored candidates; ``n`` counts these."""
+    from sklearn.metrics import roc_auc_score
+
+    areas: dict[str, Metric] = {}
+    for how in AGGREGATIONS:
+        pairs = [
+            (right, score)
+            for one in problems
+            for right, score in zip(one.correct, one.scores.get(how, (None,) * one.size), strict=True)
+            if score is not None
+        ]
+        labels, scores = [right for right, _ in pairs], [score for _, score in pairs]
+        area = float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None
+        areas[f"outcome_auc_{how}"] = Metric(area, len(pairs))
+    return areas

@@ -1,0 +1,131 @@
+"""From a checkpoint to its spec: told, carried by the checkpoint, known by name, or known by architecture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpmi_eval.errors import ModelError, UsageError
+from cpmi_eval.prm import specs
+from cpmi_eval.prm.specs import Spec
+
+TOKEN_CLASSIFICATION = "ForTokenClassification"
+
+
+def resolve(checkpoint: str, spec: str | None, revision: str | None = None) -> Spec:
+    """Return the spec of a checkpoint.
+
+    In this order: ``spec`` if given; the ``prm_spec.json`` in its folder or hub repository; its name, where a built-in
+    spec lists it; the ``architectures`` of its config.json.
+
+    Args:
+        checkpoint: a folder, a hub id, or the last part of a known hub id in any case.
+        spec: a built-in spec's name, or a YAML or JSON file.
+        revision: of the hub repository.
+
+    Raises:
+        UsageError: nothing says what family the checkpoint is of, or ``spec`` is not valid.
+        ModelError: the hub has to be asked and cannot be reached.
+    """
+    if spec is not None:
+        return specs.load(spec)
+    name = hub_id(checkpoint)
+    folder = Path(name).expanduser()
+    local = folder.exists()
+    known = _by_name(folder.resolve().name if local else name, short=local)
+    if known is not None and not local:  # what the hub holds under these names is known: no need to ask
+        return known
+    carried = folder / specs.FILE if local else _hub_file(name, specs.FILE, revision, required=False)
+    if carried is not None and carried.is_file():
+        return specs.read(carried)
+    found = known or _by_architecture(_config(name, folder if local else None, revision))
+    if found is None:
+        raise UsageError(
+            f"nothing says how {checkpoint} is to be read: it has no {specs.FILE}, and neither its name nor the "
+            f"architectures of its config.json are known. Name its family with --prm_spec: "
+            f"{', '.join(specs.names())}, or a .yaml or .json file"
+        )
+    return found
+
+
+def hub_id(checkpoint: str) -> str:
+    """Return the hub id that a short name stands for; anything else as it is."""
+    if Path(checkpoint).expanduser().exists():
+        return checkpoint
+    for name in specs.names():
+        for known in specs.load(name).checkpoints:
+            if checkpoint.lower() in (known.lower(), known.rpartition("/")[2].lower()):
+                return known
+    return checkpoint
+
+
+def _by_name(name: str, short: bool) -> Spec | None:
+    """Return the spec that lists a hub id, or (``short``) a hub id whose last part is ``name``."""
+    for one in map(specs.load, specs.names()):
+        listed = [known.rpartition("/")[2] if short else known for known in one.checkpoints]
+        if name.lower() in map(str.lower, listed):
+            return one
+    return None
+
+
+def _by_architecture(config: Mapping[str, Any]) -> Spec | None:
+    """Return the spec that the ``architectures`` of a configuration identify."""
+    architectures = config.get("architectures") or []
+    for one in map(specs.load, specs.names()):
+        if set(architectures) & set(one.architectures):
+            return one
+    classifies = any(str(name).endswith(TOKEN_CLASSIFICATION) for name in architectures)
+    return specs.load("trl") if classifies and _labels(config) == 2 else None
+
+
+def _labels(config: Mapping[str, Any]) -> int:
+    """Return the number of labels of a configuration; transformers leaves out the default of two."""
+    named = config.get("id2label")
+    return len(named) if named else int(config.get("num_labels", 2))
+
+
+def _config(name: str, folder: Path | None, revision: str | None) -> Mapping[str, Any]:
+    path = folder / "config.json" if folder is not None else _hub_file(name, "config.json", revision, required=True)
+    if path is None or not path.is_file():
+        return {}  # a single file: nothing but its name can tell
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a configuration: {type(config).__name__} instead of an object")
+    return config
+
+
+def _hub_file(name: str, file: str, revision: str | None, *, required: bool) -> Path | None:
+    """Return a file of a hub repository, downloaded or from the cache; ``None`` if there is none.
+
+    Raises:
+        ModelError: the hub cannot be reached or has no such repository, and the file is ``required``.
+    """
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"no checkpoint {name!r}: not a folder here, not a hub id (org/name), and not the short name of a known "
+            f"one ({', '.join(known.rpartition('/')[2] for known in checkpoints())})"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if not required or absent:
+            return None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot read {file} of {name} from the hub: {reason}\n"
+            "Without a connection: give a local folder, or use a checkpoint already in the hub's cache (HF_HOME)"
+        ) from error
+
+
+def checkpoints() -> tuple[str, ...]:
+    """Return all hub ids that the built-in specs list."""
+    return tuple(known for name in specs.names() for known in specs.load(name).checkpoints)

@@ -1,0 +1,1 @@
+"""Train a process reward model from a file of step labels."""

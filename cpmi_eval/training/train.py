@@ -1,0 +1,223 @@
+"""From a file of labels to a PRM in a folder, which can be interrupted at any moment and goes on where it stopped.
+
+The folder holds a standard checkpoint, its tokenizer, ``prm_spec.json`` and ``train.json``; while it is being made also
+``checkpoints/``. ``left_out.jsonl`` lists the examples that could not be trained on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cpmi_eval.errors import ModelError, StoreError, UsageError
+from cpmi_eval.labels import about_path
+from cpmi_eval.manifest import differences, package_versions
+from cpmi_eval.store import read_json, replace_text, to_lines, write_json
+from cpmi_eval.training.config import TrainConfig
+from cpmi_eval.types import JSON
+
+REPORT = "train.json"
+LEFT_OUT = "left_out.jsonl"
+CHECKPOINTS = "checkpoints"
+SCHEMA_VERSION = 1
+NEEDED = {"accelerate": "training", "peft": "--lora"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training. ``about`` is the content of train.json, ``left_out`` what was not trained on."""
+
+    path: Path
+    about: JSON
+    left_out: tuple[JSON, ...]
+
+
+def train(
+    config: TrainConfig, *, fresh: bool = False, progress: Callable[[str, int, int], None] | None = None
+) -> Trained:
+    """Train a PRM, or finish a training that was interrupted in the same folder.
+
+    Args:
+        config: what to train on what.
+        fresh: set an earlier training in the folder aside instead of resuming it.
+        progress: called with a phase, updates done and updates in all.
+
+    Raises:
+        UsageError: the labels, the model or the folder cannot be used; says why.
+    """
+    for package in ("accelerate", *(["peft"] if config.lora else [])):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"{NEEDED[package]} needs {package}: pip install 'cpmi-eval[train]'")
+    identity, folder = config.identity(), Path(config.to)
+    lock = FileLock(str(_claimed(folder) / ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(f"another process is training into {folder}; wait for it or choose another --to") from None
+    with lock:
+        if fresh:
+            _set_aside(folder)
+        begun = _begun(folder, identity)
+        if begun is not None and begun["finished"]:
+            return Trained(folder, begun, _left_out(folder))
+        if begun is None:
+            write_json(folder / REPORT, {"schema_version": SCHEMA_VERSION, "identity": identity, "finished": False})
+        return _train(config, identity, folder, progress or (lambda *_: None))
+
+
+def _claimed(folder: Path) -> Path:
+    """Create the folder, or make sure that it holds a training."""
+    if folder.is_file():
+        raise StoreError(f"{folder} is a file; --to takes a folder")
+    if folder.is_dir():
+        names = {one.name for one in folder.iterdir() if not one.name.startswith((".", "earlier-"))}
+        if names and REPORT not in names:
+            raise StoreError(f"{folder} is not empty and holds no training; choose another --to")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _set_aside(folder: Path) -> None:
+    ours = [one for one in folder.iterdir() if not one.name.startswith((".", "earlier-"))]
+    if not ours:
+        return
+    number = 1
+    while (aside := folder / f"earlier-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for one in ours:
+        one.rename(aside / one.name)
+
+
+def _begun(folder: Path, identity: JSON) -> JSON | None:
+    """Return what is known of the training in the folder, if there is one.
+
+    Raises:
+        StoreError: it is another training; names what differs.
+    """
+    if not (folder / REPORT).exists():
+        return None
+    begun = read_json(folder / REPORT)
+    theirs, ours = begun.get("identity", {}), json.loads(json.dumps(identity))
+    if differ := differences(theirs, ours, sorted({*theirs, *ours})):
+        raise StoreError(f"{folder} holds a different training ({differ}). Choose another --to, or --fresh")
+    return begun
+
+
+def _left_out(folder: Path) -> tuple[JSON, ...]:
+    path = folder / LEFT_OUT
+    return tuple(map(json.loads, path.read_text(encoding="utf-8").splitlines())) if path.exists() else ()
+
+
+def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable[[str, int, int], None]) -> Trained:
+    """Load, fit, save."""
+    from cpmi_eval.backends.architecture import max_length
+    from cpmi_eval.backends.models import pick_device, pick_dtype
+    from cpmi_eval.prm import specs
+    from cpmi_eval.prm.encode import TraceEncoder
+    from cpmi_eval.training.examples import encode, read_goods, split
+    from cpmi_eval.training.fit import arguments, evaluate, fit
+
+    progress("loading", 0, 0)
+    device = pick_device(config.device)
+    half = pick_dtype(config.dtype, device) == "bfloat16"
+    examples = read_goods(Path(config.labels), config.form, config.threshold)
+    model, tokenizer = load(config, device)
+    targets, left_out = encode(
+        examples, TraceEncoder(config.spec, tokenizer), config.max_length or max_length(model.config)
+    )
+    if not targets:
+        raise UsageError(f"none of the {len(examples)} examples can be trained on: {left_out[0]['message']}")
+    kept, held = split(targets, config.eval_share, config.seed)
+    progress("evaluating", 0, 0)
+    before = evaluate(model, held, config.batch_size)
+    args = arguments(config, str(folder / CHECKPOINTS), device == "cpu", half)
+    resume = any((folder / CHECKPOINTS).glob("checkpoint-*"))
+    started = time.time()
+    fitted = fit(model, kept, args, resume, lambda done, total: progress("training", done, total))
+    model = model.merge_and_unload() if config.lora else model
+    after = evaluate(model, held, config.batch_size)
+    _save(model, tokenizer, folder)
+    specs.write(config.spec, folder)
+    replace_text(folder / LEFT_OUT, to_lines(left_out))
+    labels = about_path(Path(config.labels))
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "identity": identity,
+        "finished": True,
+        "config": {**asdict(config), "lora": dict(config.lora)},
+        "labels": json.loads(labels.read_text(encoding="utf-8")) if labels.exists() else None,
+        "model": {"parameters": model.num_parameters(), "device": device, "dtype": "bfloat16" if half else "float32"},
+        "examples": {"read": len(examples), "trained": len(kept), "held_out": len(held), "left_out": len(left_out)},
+        "tokens": {"per_epoch": sum(len(one.ids) for one in kept), "steps": sum(len(one.reads) for one in kept)},
+        "evaluation": {"before": before, "after": after},
+        "fit": {**fitted, "resumed": resume, "began": started},
+        "versions": package_versions(),
+    }
+    write_json(folder / REPORT, about)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return Trained(folder, about, tuple(left_out))
+
+
+def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
+    """Return the model with a new two-class head, initialised under the seed, and its tokenizer.
+
+    Raises:
+        ModelError: the model cannot be loaded, or transformers has no token classifier for it.
+    """
+    from transformers import AutoModelForTokenClassification, AutoTokenizer, set_seed
+    from transformers.utils import logging as transformers_logging
+
+    from cpmi_eval.backends.models import loadable, resolve
+
+    transformers_logging.disable_progress_bar()
+    source = resolve(config.model)
+    where = loadable(source, source.sha256())
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # that the head is new is the point
+    set_seed(config.seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModelForTokenClassification.from_pretrained(where, num_labels=2, dtype="float32")
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot load {config.model} as a token classifier: {first}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    model.config.use_cache = False
+    if config.lora:
+        model = _adapted(model, config)
+    return model.to(device), tokenizer
+
+
+def _adapted(model: Any, config: TrainConfig) -> Any:
+    """Return the model with low-rank adapters on all linear layers of its decoder; the new head is trained whole."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = config.adapters
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="TOKEN_CLS",
+            r=settings["r"],
+            lora_alpha=settings["alpha"],
+            lora_dropout=settings["dropout"],
+            target_modules="all-linear",
+            modules_to_save=["score"],
+        ),
+    )
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the checkpoint; ``train.json`` says only afterwards that it is whole."""
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
