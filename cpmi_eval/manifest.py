@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "math-verify")
 SAME_MODEL = (
     *("model", "sha256", "revision", "dtype", "device", "attention"),
-    *("scorer", "generator", "row_tokens", "batch_tokens", "slots", "cache_tokens"),
+    *("spec", "scorer", "generator", "row_tokens", "batch_tokens", "slots", "cache_tokens"),
 )
 
 

@@ -193,8 +193,10 @@ def _load(setup: _Setup) -> TaskData:
         raise DataError(f"the task {config.task!r} repeats trace ids: {', '.join(repeated[:5])}; they must be unique")
     if config.limit is None:
         return data
-    kept = _limited(data.items, config.limit, config.seed, getattr(setup.task, "selects", False))
-    return replace(data, items=tuple(item for item in data.items if item.trace.id in kept))
+    everything = (*data.items, *data.empty)
+    kept = _limited(everything, config.limit, config.seed, getattr(setup.task, "selects", False))
+    items, empty = (tuple(one for one in part if one.trace.id in kept) for part in (data.items, data.empty))
+    return replace(data, items=items, empty=empty)
 
 
 def _limited(items: Sequence[Item], limit: int | float, seed: int, problems: bool) -> set[str]:

@@ -160,13 +160,13 @@ class Store:
         """
         if not self.samples_path.exists():
             return []
-        return parse_rows(_whole_lines(self.samples_path), self.samples_path)
+        return parse_rows(whole_lines(self.samples_path), self.samples_path)
 
     def drop_rollouts(self, finished: Container[tuple[str, str]]) -> None:
         """Drop the sampled texts of traces that are not among the ``finished`` (task, id): they are drawn again."""
         if not self.rollouts_path.exists():
             return
-        lines = _whole_lines(self.rollouts_path).splitlines(keepends=True)  # of bytes: a text may hold U+2028
+        lines = whole_lines(self.rollouts_path).splitlines(keepends=True)  # of bytes: a text may hold U+2028
         kept = []
         for number, line in enumerate(lines, 1):
             try:
@@ -212,7 +212,7 @@ class Store:
         replace_text(self.samples_path, to_lines(rows))
 
 
-def _whole_lines(path: Path) -> bytes:
+def whole_lines(path: Path) -> bytes:
     """Return a file's whole lines, cutting a torn last one off the file."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1

@@ -33,8 +33,7 @@ def summarize(
     functions = [registry.load("metrics", name) for name in task.metrics]
     aggregation, selects = getattr(labeler, "aggregation", "min"), getattr(task, "selects", False)
     outcomes = {
-        name: [_outcome(row, rule, aggregation) for row in group]
-        + _empty(name, group, data, aggregation, config.limit is not None)
+        name: [_outcome(row, rule, aggregation) for row in group] + _empty(name, data, aggregation)
         for name, group in by_task.items()
     }
     results = {name: _metrics(functions, group) for name, group in outcomes.items()}
@@ -69,15 +68,10 @@ def _outcome(row: JSON, rule: Threshold, aggregation: str) -> Outcome:
     return Outcome(gold, scores, row["prediction"], undecided=undecided, aggregation=aggregation)
 
 
-def _empty(name: str, rows: Sequence[JSON], data: TaskData, aggregation: str, limited: bool) -> list[Outcome]:
-    """Return outcomes for the items without steps: failed, and under a limit only those of the problems drawn."""
-    drawn = {row["gold"]["candidate"]["problem"] for row in rows if "candidate" in row["gold"]}
-    return [
-        Outcome(item.gold, None, None, aggregation=aggregation)
-        for item in data.empty
-        if item.subset == name.partition("/")[2]
-        and not (limited and item.gold.candidate is not None and item.gold.candidate.problem not in drawn)
-    ]
+def _empty(name: str, data: TaskData, aggregation: str) -> list[Outcome]:
+    """Return outcomes for the items without steps: failed."""
+    subset = name.partition("/")[2]
+    return [Outcome(item.gold, None, None, aggregation=aggregation) for item in data.empty if item.subset == subset]
 
 
 def _metrics(functions: Sequence[Metrics], outcomes: Sequence[Outcome]) -> dict[str, Metric]:

@@ -343,6 +343,7 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
         ({"slots": 4}, {}, "unknown model argument 'slots'"),
         ({"row_token": 4}, {}, "Did you mean 'row_tokens'"),
         ({"batch_tokens": 0}, {}, "batch_tokens must be a positive whole number, not 0"),
+        ({"trust_remote_code": "no"}, {}, "trust_remote_code must be true or false, not 'no'"),
         ({"revision": "v1"}, {}, "revision is for models of the hub"),
         ({}, {"scorer": "tri"}, "unknown scorer 'tri'"),
     ],

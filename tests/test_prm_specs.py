@@ -332,3 +332,38 @@ def test_chat_templates_that_change_what_they_are_given() -> None:
     made.chat_template = "{{ bos_token }}" + trimming
     with pytest.raises(EncodingError, match="2 BOS tokens where"):
         encoder("cpmi", made).encode(PROBLEM, STEPS)
+
+
+def test_templates_that_begin_every_turn_with_the_bos_token() -> None:
+    """SmolLM2's BOS is what begins a turn: several are right there, and none may come from the trace."""
+    made = tokenizer(*TOKENS)
+    made.chat_template = "{% for m in messages %}{{ bos_token }}{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+    encoded = encoder("cpmi", made).encode(PROBLEM, STEPS)
+    assert made.decode(encoded.ids) == f"<bos>user\n{PROBLEM}\n<bos>assistant\n{STEPS[0]}<RW>{STEPS[1]}<RW>\n"
+
+
+@pytest.mark.parametrize("form", ["ids", "text"])
+def test_a_blank_step_has_no_last_token(form: str) -> None:
+    changes = {} if form == "ids" else {"input__join": "text", "input__marker": "\n\n", "input__exclusive": False}
+    ours = encoder("reasoneval", **changes, read__drop_markers=form == "ids")
+    assert len(ours.encode(PROBLEM, STEPS).reads) == 2
+    with pytest.raises(EncodingError, match="step 1 has no text"):
+        ours.encode(PROBLEM, (STEPS[0], " "))
+
+
+def test_last_of_step_with_markers_that_stay() -> None:
+    made = tokenizer()
+    ours = encoder("reasoneval", made, read__drop_markers=False, input__marker="\n\n", input__exclusive=False)
+    before, first, second, marker = pieces(made, ours.spec.input.before.format(problem=PROBLEM), *STEPS, "\n\n")
+    encoded = ours.encode(PROBLEM, STEPS)
+    assert list(encoded.ids) == [made.bos_token_id, *before, *first, *marker, *second, *marker]
+    assert [encoded.ids[read] for read in encoded.reads] == [first[-1], second[-1]]
+    text = encoder(
+        "reasoneval",
+        made,
+        read__drop_markers=False,
+        input__marker="\n\n",
+        input__exclusive=False,
+        input__join="text",
+    ).encode(PROBLEM, STEPS)
+    assert [text.ids[read] for read in text.reads] == [first[-1], second[-1]]

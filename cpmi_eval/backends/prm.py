@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import memory, models
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.prm import detect
@@ -94,6 +95,7 @@ class PRMBackend:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
         for key in LIMITS:
             _positive(options.model_args, key)
+        settings.flag("model argument trust_remote_code", options.model_args.get("trust_remote_code", False))
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
         source = models.resolve(detect.hub_id(options.model))

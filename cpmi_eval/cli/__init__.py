@@ -10,6 +10,7 @@ import click
 
 from cpmi_eval import __version__
 from cpmi_eval.cli.compare import compare_command
+from cpmi_eval.cli.generate import generate_command
 from cpmi_eval.cli.inspect import leaderboard, ls, show
 from cpmi_eval.cli.label import label
 from cpmi_eval.cli.run import run
@@ -36,6 +37,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(compare_command)
 cli.add_command(label)
+cli.add_command(generate_command)
 cli.add_command(train_command)
 cli.add_command(ls)
 cli.add_command(show)

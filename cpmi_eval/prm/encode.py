@@ -81,6 +81,9 @@ class TraceEncoder:
         if not steps:
             raise EncodingError("the trace has no steps")
         self._refuse_markers(problem, steps)
+        blank = next((index for index, step in enumerate(steps) if not step.strip()), None)
+        if blank is not None and self.spec.read.at == "last_of_step":
+            raise EncodingError(f"step {blank} has no text, so it has no last token to read")
         encoded = self._joined_ids(problem, steps) if self.spec.input.join == "ids" else self._tokenized(problem, steps)
         self._check(encoded, problem, steps)
         return encoded
@@ -135,8 +138,6 @@ class TraceEncoder:
         for index, step in enumerate(steps):
             piece = self._ids(self._step(problem, step, index))
             start = len(ids) + len(piece)
-            if not piece and self.spec.read.at != "marker":
-                raise EncodingError(f"step {index} has no tokens")
             ids += [*piece, *self.marker]
             reads.append(self._place(start, len(ids), start - 1))
             ids += between if index + 1 < len(steps) else after

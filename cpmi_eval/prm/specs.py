@@ -266,7 +266,7 @@ def _check_input(section: _Section, spec: Spec) -> None:
     given, reading = spec.input, spec.read
     for key, known, wanted in (
         ("before", {"problem"}, {"problem"}),
-        ("step", {"step", "n", *(("problem",) if given.form == "turns" else ())}, {"step"}),
+        ("step", {"step", "n"}, {"step"}),
         ("between", set[str](), set[str]()),
         ("after", set[str](), set[str]()),
     ):
