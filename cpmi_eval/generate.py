@@ -3,7 +3,7 @@
 FILE gets a line per problem in the benchmark's order: ``id``, ``problem``, ``answer``, for MATH ``level`` and
 ``subject``, and ``candidates`` with ``generator``, ``solution``, ``is_correct`` (null where equality of the answers
 cannot be decided), ``finish`` and ``n_tokens``. FILE.json says how it was made, FILE.failed.jsonl lists problems
-without candidates. Until all is drawn, finished problems are kept in FILE.partial.jsonl, from which the same call goes on.
+without candidates. Until all is drawn, finished problems are in FILE.partial.jsonl, from which the same call goes on.
 
 A completion's seed depends on the run's seed, the problem and its place only: more candidates, other batches or another
 selection of problems leave it as it is.

@@ -11,7 +11,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 OUT=${1:-runs/loop}
 MODEL=${MODEL:-smollm2-135m}
-PROBLEMS=${PROBLEMS:-80}
+PROBLEMS=${PROBLEMS:-48}
 CANDIDATES=${CANDIDATES:-${CPMI_EVAL_DATA_DIR:?names the benchmarks}/candidates/gsm8k_test_openai_4.jsonl}
 LIMIT=${LIMIT:+--limit $LIMIT}
 
@@ -26,7 +26,7 @@ step label --traces "$OUT/traces.jsonl" --labeler cpmi --model "$MODEL" --format
 step label --traces "$OUT/traces.jsonl" --labeler mc --labeler_args n=8,max_new_tokens=128 --model "$MODEL" \
     --format scores --output_path "$OUT/label-mc" --to "$OUT/mc.jsonl"
 for labels in cpmi mc; do
-    step train --labels "$OUT/$labels.jsonl" --format scores --model "$MODEL" --epochs 3 --to "$OUT/prm-$labels"
+    step train --labels "$OUT/$labels.jsonl" --format scores --model "$MODEL" --epochs 2 --to "$OUT/prm-$labels"
     step run --prm "$OUT/prm-$labels" --task processbench --subset gsm8k $LIMIT --output_path "$OUT/processbench-$labels"
     step run --prm "$OUT/prm-$labels" --task gsm8k --candidates "$CANDIDATES" $LIMIT --output_path "$OUT/best-of-4-$labels"
 done

@@ -10,6 +10,8 @@ readable critiques that name it.
     score_i = log p(positive | c_i) - log p(negative | c_i)
 
 summed over the tokens of the two verdicts. The question comes last, so that c_i and c_i+1 share all but their ends.
+
+``steps`` and ``verify`` are the two kinds of generative PRM; see :mod:`cpmi_eval.labelers.step_verdicts`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import ClassVar, Literal
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
+from cpmi_eval.labelers.step_verdicts import STEPS_PROMPT, VERIFY_PROMPT, StepCritic, tagged
 from cpmi_eval.labelers.verdicts import Unparsed, parse_verdict
 from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_seed
@@ -67,7 +70,14 @@ Solution so far:
 
 Is the last step above correct, given the problem and the steps before it? Say {positive} or {negative}.
 Verdict:"""
-MODES = ("generate", "logit")
+MODES = ("generate", "logit", "steps", "verify")
+PROMPTS = {"generate": CRITIC_PROMPT, "logit": VERDICT_PROMPT, "steps": STEPS_PROMPT, "verify": VERIFY_PROMPT}
+ASKS: Mapping[str, frozenset[Capability]] = {
+    "generate": frozenset({"generate"}),
+    "logit": frozenset({"loglikelihood"}),
+    "steps": frozenset({"generate"}),
+    "verify": frozenset({"generate", "loglikelihood"}),
+}
 EXCERPT = 80  # characters from the end of a critique, where its verdict should be
 
 
@@ -126,7 +136,9 @@ class Judge:
         """Check the settings; one that would do nothing beside the others is refused.
 
         Args:
-            mode: ``generate`` (a written critique of the whole solution) or ``logit`` (a verdict after each step).
+            mode: ``generate`` (a written critique names the first wrong step), ``logit`` (the odds of a verdict after
+                each step), ``steps`` (a written critique with a verdict per step), ``verify`` (a written analysis of
+                each step, and the odds of its verdict).
             votes: how many critiques are written (default 1). One is decoded greedily; several are sampled, and the
                 majority of those that can be read decides, of equals the one that was drawn first.
             temperature: of several votes; default 1.0.
@@ -137,17 +149,18 @@ class Judge:
                 ``logit`` it may also hold ``{positive}`` and ``{negative}``; what it puts before the steps is computed
                 once, what comes after them once per step.
             chat: put the prompt into a user turn of the model's chat template; ``auto``: where it has one.
-            verdicts: the two words of mode ``logit``, the positive one first; default ``Yes|No``.
+            verdicts: the two words of the modes with a verdict per step, the positive one first; default ``Yes|No``,
+                of mode ``steps`` ``correct|incorrect``.
             seed: of the sampled critiques, together with the trace's id.
         """
         self.mode = settings.choice("mode", mode, MODES)
         self.chat = check_chat(chat)
         self.seed = seed
-        generates = self.mode == "generate"
+        generates = self.mode != "logit"
         drawing = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        if generates:
-            _refuse({"verdicts": verdicts}, "in mode=generate; mode=logit uses them")
-        else:
+        if self.mode == "generate":
+            _refuse({"verdicts": verdicts}, "in mode=generate; the other modes use them")
+        if not generates:
             _refuse({"votes": votes, **drawing, "max_new_tokens": max_new_tokens}, "in mode=logit; it writes nothing")
         self.votes = settings.integer("votes", 1 if votes is None else votes, 1)
         length = settings.integer("max_new_tokens", 1024 if max_new_tokens is None else max_new_tokens, 1)
@@ -161,10 +174,11 @@ class Judge:
                 settings.number("top_p", 0.9 if top_p is None else top_p, 1e-6, 1.0),
                 settings.integer("top_k", 0 if top_k is None else top_k, 0),
             )
-        self.verdicts = _verdict_pair("Yes|No" if verdicts is None else verdicts)
-        built_in = CRITIC_PROMPT if generates else VERDICT_PROMPT
+        words = "correct|incorrect" if self.mode == "steps" else "Yes|No"
+        self.verdicts = _verdict_pair(words if verdicts is None else verdicts)
+        built_in = PROMPTS[self.mode]
         self.template = built_in if prompt is None else read_prompt(Path(str(prompt)), ("problem", "steps"))
-        self.capabilities: frozenset[Capability] = frozenset({"generate" if generates else "loglikelihood"})
+        self.capabilities: frozenset[Capability] = ASKS[self.mode]
         self.native_threshold: float | None = 0.5 if generates else 0.0
         self.batch_factor = 16 if generates else 1
 
@@ -173,7 +187,9 @@ class Judge:
         if backend is None:
             raise UsageError("judge needs a model")
         chat = uses_chat(self.chat, backend)
-        yield from (self._generate if self.mode == "generate" else self._logit)(traces, backend, chat)
+        critic = StepCritic(self.template, self.sampling, self.votes, self.verdicts, self.seed)
+        ways = {"generate": self._generate, "logit": self._logit, "steps": critic.steps, "verify": critic.verify}
+        yield from ways[self.mode](traces, backend, chat)
 
     def _generate(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
         """Ask for critiques of all traces at once, then read them."""
@@ -249,8 +265,7 @@ class Judge:
 
 def _render(template: str, problem: str, steps: Sequence[str], backend: LanguageModel, chat: bool, **words: str) -> str:
     """Fill a prompt; in a chat turn without the white space around it."""
-    tagged = "\n".join(f"<step_{i}>\n{step}\n</step_{i}>" for i, step in enumerate(steps))
-    text = fill(template, problem=problem, steps=tagged, **words)
+    text = fill(template, problem=problem, steps=tagged(steps), **words)
     return backend.chat_prompt(text.strip()) if chat else text
 
 
