@@ -13,7 +13,7 @@ import tinymodels
 import torch
 
 import cpmi_eval
-from cpmi_eval.errors import DataError, StoreError, UsageError
+from cpmi_eval.errors import DataError, ModelError, StoreError, UsageError
 from cpmi_eval.labels import Example
 from cpmi_eval.prm import specs
 from cpmi_eval.prm.encode import TraceEncoder
@@ -258,3 +258,54 @@ def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
 def test_a_spec_of_another_head_is_refused(tmp_path: Path, base: Path) -> None:
     with pytest.raises(UsageError, match="two-class head named score"):
         training.train(config(tmp_path, base, prm_spec="math-shepherd"))
+
+
+def test_a_spec_that_reads_the_other_class_is_refused(tmp_path: Path, base: Path) -> None:
+    turned = specs.as_dict(specs.load("trl"))
+    turned["read"]["transform"]["classes"] = [0]
+    (tmp_path / "turned.json").write_text(json.dumps(turned))
+    with pytest.raises(UsageError, match="class 1 for good"):
+        training.train(config(tmp_path, base, prm_spec=str(tmp_path / "turned.json")))
+
+
+def test_weights_that_the_checkpoint_lacks_are_not_made_up(tmp_path: Path, base: Path) -> None:
+    from safetensors.torch import save_file
+
+    broken = tinymodels.save(tmp_path / "broken")
+    kept = {name: one for name, one in weights(broken).items() if "layers.1.mlp" not in name}
+    save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights: .*layers\.1\.mlp"):
+        training.train(config(tmp_path, broken))
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path, base: Path) -> None:
+    def stop(phase: str, done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    settings = config(tmp_path, base, save_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, progress=stop)
+    (tmp_path / "prm/checkpoints/checkpoint-6").mkdir()
+    done: list[int] = []
+    training.train(settings, progress=lambda phase, at, _: done.append(at) if phase == "training" else None)
+    assert done[0] == 5  # from the checkpoint after update 4
+
+
+def test_other_base_weights_are_another_training(tmp_path: Path, base: Path) -> None:
+    own = tinymodels.save(tmp_path / "own")
+    training.train(config(tmp_path, own))
+    tinymodels.model("llama").to(torch.float64).save_pretrained(own)
+    tinymodels.model("llama").to(torch.float32)
+    with pytest.raises(StoreError, match="model_sha256"):
+        training.train(config(tmp_path, own))
+
+
+def test_more_tokens_than_the_model_takes_are_refused(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(UsageError, match="more than the 512 tokens"):
+        training.train(config(tmp_path, base, max_length=1000))
+
+
+def test_outputs_that_are_not_finite_stop_the_training(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(ModelError, match="not finite"):
+        training.train(config(tmp_path, base, learning_rate=1e30, warmup=0.0))

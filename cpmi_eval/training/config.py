@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from cpmi_eval import settings
-from cpmi_eval.backends.models import DEFAULT_MODEL
+from cpmi_eval.backends.models import DEFAULT_MODEL, resolve
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labels import FORMATS
 from cpmi_eval.prm import specs
 from cpmi_eval.types import JSON
 
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
+GOOD_IS_ONE = {("softmax", (1,)), ("difference", (1, 0))}
+WHERE = {"labels", "to", "save_steps"}  # cannot change the weights; the labels count by their content
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,18 @@ class TrainConfig:
             UsageError: a spec whose scores are not those of a token classifier with two classes.
         """
         spec = specs.load(self.prm_spec)
-        head = spec.read.head
+        head, transform = spec.read.head, spec.read.transform
         weights = [(layer.weight, layer.bias) for layer in head.layers]
-        if head.kind != "classes" or head.outputs != 2 or weights != [("score.weight", "score.bias")]:
+        good_is_one = (transform.kind, transform.classes) in GOOD_IS_ONE
+        if (
+            head.kind != "classes"
+            or head.outputs != 2
+            or weights != [("score.weight", "score.bias")]
+            or not good_is_one
+        ):
             raise UsageError(
-                f"--prm_spec {self.prm_spec} is not read from a two-class head named score, which is what is trained "
-                "here; use trl, or a file of that layout"
+                f"--prm_spec {self.prm_spec} is not read from a two-class head named score, with class 1 for good, "
+                "which is what is trained here; use trl, or a file of that layout"
             )
         return spec
 
@@ -113,6 +121,6 @@ class TrainConfig:
             content = Path(self.labels).read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read labels from {self.labels}: {error.strerror or error}") from error
-        own = {key: value for key, value in asdict(self).items() if key not in ("labels", "to")}
-        digest = hashlib.sha256(content).hexdigest()
-        return {**own, "lora": dict(self.lora), "labels_sha256": digest, "spec": specs.as_dict(self.spec)}
+        own = {key: value for key, value in asdict(self).items() if key not in WHERE}
+        digests = {"labels_sha256": hashlib.sha256(content).hexdigest(), "model_sha256": resolve(self.model).sha256()}
+        return {**own, "lora": dict(self.lora), **digests, "spec": specs.as_dict(self.spec)}

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from cpmi_eval.errors import ModelError
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.training.examples import Target
 from cpmi_eval.types import JSON
@@ -72,8 +73,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 
 @torch.inference_mode()
-def evaluate(model: Any, targets: Sequence[Target], batch_size: int) -> JSON:
-    """Return loss, accuracy at 0.5 and AUC against hard labels over all steps of ``targets``; None without any."""
+def evaluate(model: Any, targets: Sequence[Target], batch_size: int, half: bool = False) -> JSON:
+    """Return loss, accuracy at 0.5 and AUC against hard labels over all steps of ``targets``; None without any.
+
+    ``half``: compute in bfloat16, as the training does.
+
+    Raises:
+        ModelError: the model's outputs are not finite.
+    """
     if not targets:
         return {"problems": 0, "steps": 0, "loss": None, "accuracy": None, "step_auc": None}
     from sklearn.metrics import roc_auc_score
@@ -87,12 +94,15 @@ def evaluate(model: Any, targets: Sequence[Target], batch_size: int) -> JSON:
     for start in range(0, len(targets), batch_size):
         batch = {key: value.to(device) for key, value in collate(targets[start : start + batch_size]).items()}
         labels = batch.pop("labels")
-        logits = model(**batch).logits
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits = model(**batch).logits
         at = labels != IGNORED
         losses += step_losses(logits, labels).tolist()
         scores += logits[at].float().softmax(dim=-1)[:, 1].tolist()
         goods += labels[at].tolist()
     model.train(training)
+    if not math.isfinite(math.fsum(losses)):
+        raise ModelError("the model's outputs are not finite; try a lower --learning_rate or --dtype float32")
     hard = [good >= HARD for good in goods]
     hits = sum((score >= HARD) == good for score, good in zip(scores, hard, strict=True))
     return {
@@ -118,6 +128,7 @@ def arguments(config: TrainConfig, folder: str, on_cpu: bool, half: bool) -> Tra
         save_steps=config.save_steps,
         save_total_limit=1,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         seed=config.seed,
         data_seed=config.seed,
         bf16=half,
@@ -134,10 +145,10 @@ def fit(
     model: Any,
     targets: Sequence[Target],
     args: TrainingArguments,
-    resume: bool,
+    resume: str | None,
     report: Callable[[int, int], None],
 ) -> JSON:
-    """Train ``model`` in place, from the last checkpoint if ``resume``; return losses by update, seconds and tokens."""
+    """Train ``model`` in place, from the checkpoint ``resume`` if any; return updates, seconds and loss by update."""
     from transformers.trainer_callback import PrinterCallback
 
     trainer = StepTrainer(

@@ -122,7 +122,7 @@ def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable
     from cpmi_eval.backends.architecture import max_length
     from cpmi_eval.backends.models import pick_device, pick_dtype
     from cpmi_eval.prm import specs
-    from cpmi_eval.prm.encode import TraceEncoder
+    from cpmi_eval.prm.encode import EncodingError, TraceEncoder
     from cpmi_eval.training.examples import encode, read_goods, split
     from cpmi_eval.training.fit import arguments, evaluate, fit
 
@@ -131,20 +131,27 @@ def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable
     half = pick_dtype(config.dtype, device) == "bfloat16"
     examples = read_goods(Path(config.labels), config.form, config.threshold)
     model, tokenizer = load(config, device)
-    targets, left_out = encode(
-        examples, TraceEncoder(config.spec, tokenizer), config.max_length or max_length(model.config)
-    )
+    try:
+        encoder = TraceEncoder(config.spec, tokenizer)
+    except EncodingError as error:
+        raise UsageError(f"{config.model} cannot be read by --prm_spec {config.prm_spec}: {error}") from error
+    longest = max_length(model.config)
+    if config.max_length is not None and longest is not None and config.max_length > longest:
+        raise UsageError(
+            f"--max_length {config.max_length} is more than the {longest:,} tokens that {config.model} takes"
+        )
+    targets, left_out = encode(examples, encoder, config.max_length or longest)
     if not targets:
         raise UsageError(f"none of the {len(examples)} examples can be trained on: {left_out[0]['message']}")
     kept, held = split(targets, config.eval_share, config.seed)
     progress("evaluating", 0, 0)
-    before = evaluate(model, held, config.batch_size)
+    before = evaluate(model, held, config.batch_size, half)
     args = arguments(config, str(folder / CHECKPOINTS), device == "cpu", half)
-    resume = any((folder / CHECKPOINTS).glob("checkpoint-*"))
+    resume = _last_checkpoint(folder / CHECKPOINTS)
     started = time.time()
     fitted = fit(model, kept, args, resume, lambda done, total: progress("training", done, total))
     model = model.merge_and_unload() if config.lora else model
-    after = evaluate(model, held, config.batch_size)
+    after = evaluate(model, held, config.batch_size, half)
     _save(model, tokenizer, folder)
     specs.write(config.spec, folder)
     replace_text(folder / LEFT_OUT, to_lines(left_out))
@@ -159,12 +166,25 @@ def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable
         "examples": {"read": len(examples), "trained": len(kept), "held_out": len(held), "left_out": len(left_out)},
         "tokens": {"per_epoch": sum(len(one.ids) for one in kept), "steps": sum(len(one.reads) for one in kept)},
         "evaluation": {"before": before, "after": after},
-        "fit": {**fitted, "resumed": resume, "began": started},
+        "fit": {**fitted, "resumed": resume is not None, "began": started},
         "versions": package_versions(),
     }
     write_json(folder / REPORT, about)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(folder, about, tuple(left_out))
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint; one that was being written when the process died is removed."""
+    whole = []
+    for one in folder.glob("checkpoint-*"):
+        try:
+            json.loads((one / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(one)
+        else:
+            whole.append(one)
+    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
 
 
 def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
@@ -186,12 +206,16 @@ def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
     set_seed(config.seed)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForTokenClassification.from_pretrained(where, num_labels=2, dtype="float32")
+        model, found = AutoModelForTokenClassification.from_pretrained(
+            where, num_labels=2, dtype="float32", output_loading_info=True
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot load {config.model} as a token classifier: {first}") from error
     finally:
         transformers_logging.set_verbosity(level)
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith("score.")):
+        raise ModelError(f"the checkpoint of {config.model} lacks weights: {', '.join(missing[:5])}; download it again")
     model.config.use_cache = False
     if config.lora:
         model = _adapted(model, config)
