@@ -200,6 +200,15 @@ WRONG = {
     "model": ((*CPMI, "--model", "./absent"), "no model './absent'"),
     "negative count": ((*CPMI, "--labeler_args", "n_negatives=0"), "n_negatives must be a whole number at least 1"),
     "no run": (("show", "absent"), "absent is not a run directory: it has no manifest.json"),
+    "a model beside a PRM": (
+        ("run", "--prm", "x", "--model", "y", "--task", "synthetic"),
+        "--model would do nothing beside --prm",
+    ),
+    "two scorers": (("run", "--prm", "x", "--labeler", "cpmi", "--task", "synthetic"), "both say what scores"),
+    "a spec without a PRM": (
+        ("run", "--labeler", "cpmi", "--prm_spec", "trl", "--task", "synthetic"),
+        "give --prm too",
+    ),
     "no run to rank": (("leaderboard", "absent"), "absent is not a run directory"),
     "nothing to rank": (("leaderboard",), "name the runs to rank"),
 }
@@ -782,7 +791,7 @@ def test_a_results_file_of_something_else(cli: Cli) -> None:
 # --- help -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "run", "label", "ls", "show", "leaderboard"])
+@pytest.mark.parametrize("command", ["", "run", "label", "generate", "train", "ls", "show", "leaderboard"])
 def test_help(cli: Cli, command: str) -> None:
     done = cli(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")

@@ -16,8 +16,10 @@ import pytest
 import cpmi_eval
 from cpmi_eval import registry, settings
 from cpmi_eval.cli import cli
+from cpmi_eval.cli.run import expand
 from cpmi_eval.compare import parse_specs
 from cpmi_eval.labelers.rollouts import RolloutSettings
+from cpmi_eval.prm import specs
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -68,9 +70,11 @@ def test_every_command_line_is_one_the_program_takes(command):
         arguments = [part for part in rest if "*" not in part] + (["runs/x"] if "*" in " ".join(rest) else [])
         context = subcommand.make_context(name, arguments, parent=parent, resilient_parsing=False)
     if name == "run":
-        registry.load("tasks", context.params["task"])
-        labeler = registry.load("labelers", context.params["labeler"])
-        settings.construct("labeler", labeler, context.params["labeler_args"], seed=0)
+        options = expand(context.params)
+        registry.load("tasks", options["task"])
+        labeler = registry.load("labelers", options["labeler"])
+        if options["labeler"] != "prm":  # which would look for its checkpoint
+            settings.construct("labeler", labeler, options["labeler_args"], seed=0)
     if name == "compare":
         for spec in parse_specs(context.params["labelers"]):
             settings.construct("labeler", registry.load("labelers", spec.name), spec.args, seed=0)
@@ -91,6 +95,17 @@ def test_every_setting_of_a_labeler_is_in_its_table(name):
     assert table_settings(heading) == taken | further
 
 
+def test_the_table_of_prm_families_is_complete_and_right():
+    rows = [line.split("|") for line in README.split("| spec |", 1)[1].splitlines()[2:]]
+    rows = list(itertools.takewhile(lambda cells: len(cells) == 7, rows))
+    assert {cells[1].strip(" `") for cells in rows} == set(specs.names())
+    for cells in rows:
+        spec = specs.load(cells[1].strip(" `"))
+        assert float(cells[4]) == spec.native_threshold
+        assert ("architecture" in cells[5]) == (bool(spec.architectures) or spec.name == "trl")
+        assert ("hub name" in cells[5]) == bool(spec.checkpoints)
+
+
 def test_the_two_set_up_commands_are_targets_of_the_makefile():
     makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE):
@@ -98,8 +113,8 @@ def test_the_two_set_up_commands_are_targets_of_the_makefile():
 
 
 def test_the_readme_has_no_option_that_the_commands_lack():
-    commands = [cli.commands[name] for name in ("run", "compare", "label")]
+    commands = [cli.commands[name] for name in ("run", "compare", "label", "generate", "train", "leaderboard")]
     parameters = [parameter for command in commands for parameter in command.params]
     known = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", README)) - {"--trace", "--sort", "--no-deps"}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", README)) - {"--trace", "--no-deps"}
     assert {name.replace("-", "_") for name in mentioned} <= {name.replace("-", "_") for name in known}

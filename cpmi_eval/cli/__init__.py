@@ -27,7 +27,7 @@ from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 )
 @click.version_option(__version__, prog_name="cpmi-eval")
 def cli() -> None:
-    """Evaluate step-level reward labelers: quality, cost, leaderboards.
+    """Evaluate step-level reward labelers and process reward models: quality, cost, leaderboards.
 
     Options may be written with - or _. Settings of a run can also come from the environment (CPMI_EVAL_<OPTION>) or
     from a --config file. Exit codes: 0 done, 1 rows failed, 2 wrong usage or missing data, 130 interrupted.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.cli.options import (
@@ -139,6 +140,7 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     long = {name: value for name, value in options.items() if name not in dict(SHORTHANDS)}
     prm, spec = options.get("prm"), options.get("prm_spec")
     if prm is not None:
+        _refuse_beside_prm()
         if options.get("labeler") not in (None, "prm"):
             raise UsageError(f"--prm and --labeler {options['labeler']} both say what scores; leave one of them out")
         long["labeler"] = "prm"
@@ -152,6 +154,14 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("trust_remote_code"):
         long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=True)
     return long
+
+
+def _refuse_beside_prm() -> None:
+    """Refuse options that a PRM, which is a model of its own, would make do nothing."""
+    context = click.get_current_context(silent=True)
+    for name in ("model", "backend"):
+        if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name} would do nothing beside --prm, which names the model; leave it out")
 
 
 def _added(given: Mapping[str, Any], name: str, **more: Any) -> dict[str, Any]:
