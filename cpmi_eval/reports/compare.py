@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich import box
@@ -14,7 +14,7 @@ from cpmi_eval.compare import Comparison, Costs, Row
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.tables import HEADINGS
 
-METRICS = ("step_auc", "f1")
+METRICS = ("step_auc", "f1")  # of tasks with first errors; others show all that is no detail
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ def compare_table(comparison: Comparison) -> Group:
     table.add_column("kind", no_wrap=True)
     device = _device(comparison)
     columns = _columns(device)
-    for heading in (*(HEADINGS[name] for name in METRICS), *(one.heading for one in columns), "scored"):
+    for heading in (*_headings(comparison), *(one.heading for one in columns), "scored"):
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in comparison.rows:
         pairs = [_pair(row, one, device) for one in columns]
         costs = [Text.assemble(shown, ("\n" + share if share else "", "dim")) for shown, share in pairs]
         style = "" if row.failure is None and row.scored == row.traces else "bold red"
-        table.add_row(Text(_name(row)), row.kind, *_metrics(row), *costs, Text(_scored(row), style))
+        table.add_row(Text(_name(row)), row.kind, *_metrics(comparison, row), *costs, Text(_scored(row), style))
     return Group(table, *map(Text, _notes(comparison)), *(Text(line, "bold red") for line in _alarms(comparison)))
 
 
@@ -70,13 +70,13 @@ def compare_markdown(comparison: Comparison) -> str:
     """Return the comparison as GitHub markdown: after each cost, how much it is of the reference labeler's."""
     device = _device(comparison)
     columns = _columns(device)
-    numbers = [*(HEADINGS[name] for name in METRICS), *(one.heading for one in columns), "scored"]
+    numbers = [*_headings(comparison), *(one.heading for one in columns), "scored"]
     lines = [_line(["labeler", "kind", *numbers]), _line(["---", "---", *["---:"] * len(numbers)])]
     for row in comparison.rows:
         costs = [
             f"{shown} ({share})" if share else shown for shown, share in (_pair(row, one, device) for one in columns)
         ]
-        lines.append(_line([_escaped(_name(row)), row.kind, *_metrics(row), *costs, _scored(row)]))
+        lines.append(_line([_escaped(_name(row)), row.kind, *_metrics(comparison, row), *costs, _scored(row)]))
     notes = [_escaped(line) for line in (*_notes(comparison), *_alarms(comparison))]
     return "\n\n".join([_escaped(_title(comparison)), "\n".join(lines), *notes])
 
@@ -107,9 +107,21 @@ def _name(row: Row) -> str:
     return " ".join(filter(None, [row.name + ("*" if row.uses_reference else ""), fmt.settings(dict(row.settings))]))
 
 
-def _metrics(row: Row) -> list[str]:
-    found: Mapping[str, Mapping[str, float | None]] = row.metrics
-    return [fmt.metric(name, found[name]["value"] if name in found else None) for name in METRICS]
+def _shown(comparison: Comparison) -> tuple[str, ...]:
+    """Return the names of the metrics that have a column."""
+    known = [name for row in comparison.rows for name, one in row.metrics.items() if not one.get("detail")]
+    if not known or set(METRICS) & set(known):
+        return METRICS
+    return tuple(dict.fromkeys(known))
+
+
+def _headings(comparison: Comparison) -> list[str]:
+    return [HEADINGS.get(name, name) for name in _shown(comparison)]
+
+
+def _metrics(comparison: Comparison, row: Row) -> list[str]:
+    values = [row.metrics.get(name, {"value": None})["value"] for name in _shown(comparison)]
+    return [fmt.metric(name, value) for name, value in zip(_shown(comparison), values, strict=True)]
 
 
 def _pair(row: Row, column: _Cost, device: str) -> tuple[str, str]:
