@@ -102,10 +102,9 @@ class GenerateConfig:
         if self.shots and (self.chat is True or self.prompt is not None):
             raise UsageError("--shots has a plain prompt of its own; leave out --chat true and --prompt")
 
-    @property
-    def sampling(self) -> Sampling:
-        """How completions are drawn."""
-        stop = (NEXT,) if self.shots else ()
+    def sampling(self, chat: bool) -> Sampling:
+        """Return how completions are drawn; without chat turns the built-in prompts end them at a next problem."""
+        stop = (NEXT,) if self.prompt is None and not chat else ()
         drawn = (self.temperature, self.top_p, self.top_k, self.repetition_penalty)
         return Sampling(self.max_new_tokens, *drawn, stop=stop)
 
@@ -210,7 +209,12 @@ def prompt_of(problem: str, config: GenerateConfig, shots: Sequence[tuple[str, s
         examples = "".join(f"{fill(SHOT, problem=one)} {solution}\n\n" for one, solution in shown)
         return examples + fill(SHOT, problem=problem)
     text = fill(_template(config), problem=problem)
-    return backend.chat_prompt(text) if uses_chat(check_chat(config.chat), backend) else f"{text}\n\nSolution:\n"
+    return backend.chat_prompt(text) if chats(config, backend) else f"{text}\n\nSolution:\n"
+
+
+def chats(config: GenerateConfig, backend: LanguageModel) -> bool:
+    """Return whether problems go through the model's chat template; worked examples never do."""
+    return not config.shots and uses_chat(check_chat(config.chat), backend)
 
 
 class _Partial:
@@ -277,20 +281,22 @@ def _draw(
 ) -> None:
     """Draw what is not there yet, batch by batch."""
     size, generated, spent = config.problems_per_batch, 0, 0.0
+    sampling = config.sampling(chats(config, backend))
     for start in range(0, len(problems), size):
-        batch = [one for one in problems[start : start + size] if one.id not in partial.rows]
-        if not batch:
+        batch = problems[start : start + size]  # a batch that was cut short is drawn as a whole: equal to the last bit
+        owed = {one.id for one in batch} - partial.rows.keys()
+        if not owed:
             continue
         began = time.perf_counter()
         prompts = [prompt_of(one.problem, config, shots, backend) for one in batch]
         seeds = [[derive_seed(config.seed, "candidate", one.id, k) for k in range(config.n)] for one in batch]
-        made = backend.generate(prompts, config.sampling, seeds)
+        made = backend.generate(prompts, sampling, seeds)
         seconds = time.perf_counter() - began
         rows = [
             {**_row(config, problem, one), "seconds": seconds / len(batch)}
             for problem, one in zip(batch, made, strict=True)
         ]
-        partial.add(rows)
+        partial.add([row for row in rows if row["id"] in owed])
         generated += sum(row["tokens"]["generated"] for row in rows)
         spent += seconds
         progress(len(partial.rows), len(problems), generated, spent)
@@ -332,11 +338,14 @@ def _finished(path: Path, identity: JSON, fresh: bool) -> Generated | None:
         raise StoreError(f"{path} is a directory; --to takes a file")
     if not path.exists():
         return None
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if not _about_path(path).exists():
         raise StoreError(f"{path} exists and was not made by generate; remove it or choose another --to")
     about = read_json(_about_path(path))
     if "identity" not in about:
         raise StoreError(f"{_about_path(path)} was not made by generate; choose another --to")
+    if about["sha256"] != sha256:
+        raise StoreError(f"{path} is not what {_about_path(path)} tells of; remove both or choose another --to")
     if fresh:
         return None
     if differ := differences(about["identity"], identity, sorted({*about["identity"], *identity})):

@@ -119,6 +119,34 @@ def test_another_file_is_never_overwritten(config: Any, tmp_path: Path) -> None:
     generate(config("b.jsonl", seed=3), fresh=True)
 
 
+def test_a_file_that_was_changed_is_neither_reported_nor_overwritten(config: Any) -> None:
+    path = generate(config(max_new_tokens=2)).path
+    path.write_text(path.read_text().replace("apples", "pears"))
+    for fresh in (False, True):
+        with pytest.raises(StoreError, match="is not what"):
+            generate(config(max_new_tokens=2), fresh=fresh)
+    assert "pears" in path.read_text()
+
+
+def test_a_batch_that_was_cut_short_is_drawn_as_a_whole(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generate(config("whole.jsonl", batch_size=4)).path.read_bytes()
+    path = Path(config().to)
+    partial = path.with_name("a.jsonl.partial.jsonl")
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(config(batch_size=4), progress=stop)
+    lines = partial.read_text().splitlines(keepends=True)
+    partial.write_text("".join(lines[:3]) + lines[3][:20])  # killed in the middle of the write
+    asked: list[int] = []
+    real = HFBackend.generate
+    monkeypatch.setattr(HFBackend, "generate", lambda self, p, *a: (asked.append(len(p)), real(self, p, *a))[1])
+    assert generate(config(batch_size=4)).path.read_bytes() == whole
+    assert asked == [1, 4, 2]  # the warm-up, the batch that was cut short, the last one
+
+
 def test_a_problem_that_does_not_fit_is_listed_and_stays_visible(
     config: Any, tmp_path: Path, data_dir: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +170,9 @@ def test_worked_examples_come_from_the_training_split_and_are_never_the_problem_
         assert prompt.endswith("\nSolution:")
         assert "<<" not in prompt
         assert "The answer is " in prompt
-    assert settings.sampling.stop == ("\n\nProblem:",)
+    assert settings.sampling(chat=False).stop == ("\n\nProblem:",)
+    assert config().sampling(chat=False).stop == ("\n\nProblem:",)  # a model without chats goes on with another problem
+    assert config().sampling(chat=True).stop == ()
     assert len(rows(generate(settings).path)) == 6
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.judge import Judge
-from cpmi_eval.labelers.verdicts import parse_verdict
+from cpmi_eval.labelers.verdicts import parse_step_verdicts, parse_verdict, until_verdict
 from cpmi_eval.protocols import Labeler
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import (
@@ -375,6 +376,9 @@ def test_capabilities_and_threshold_follow_the_mode():
     written, odds = Judge(), Judge(mode="logit")
     assert (written.capabilities, written.native_threshold) == ({"generate"}, 0.5)
     assert (odds.capabilities, odds.native_threshold) == ({"loglikelihood"}, 0.0)
+    whole, single = Judge(mode="steps"), Judge(mode="verify")
+    assert (whole.capabilities, whole.native_threshold) == ({"generate"}, 0.5)
+    assert (single.capabilities, single.native_threshold) == ({"generate", "loglikelihood"}, 0.5)
     assert isinstance(written, Labeler)
     assert Judge.needs == frozenset()
 
@@ -393,6 +397,9 @@ def test_capabilities_and_threshold_follow_the_mode():
         ({"votes": 2, "top_k": -1}, "top_k must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number at least 1"),
         ({"verdicts": "Yes|No"}, "verdicts would do nothing in mode=generate"),
+        ({"mode": "steps", "top_k": 20}, "top_k would do nothing with votes=1"),
+        ({"mode": "verify", "temperature": 0.6}, "temperature would do nothing with votes=1"),
+        ({"mode": "steps", "verdicts": "right|Right"}, "verdicts must be two different words"),
         ({"mode": "logit", "votes": 1}, "votes would do nothing in mode=logit"),
         ({"mode": "logit", "temperature": 1.0, "max_new_tokens": 9}, "temperature and max_new_tokens would do nothing"),
         ({"mode": "logit", "verdicts": "Yes"}, "verdicts must be two different words such as Yes|No, not 'Yes'"),
@@ -411,7 +418,7 @@ def test_wrong_settings_say_what_is_wrong(settings, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("mode", ["generate", "logit"])
+@pytest.mark.parametrize("mode", ["generate", "logit", "steps", "verify"])
 def test_a_prompt_file_must_hold_problem_and_steps(tmp_path, mode):
     path = tmp_path / "prompt.txt"
     path.write_text("{problem}", encoding="utf-8")
@@ -485,3 +492,246 @@ def test_log_odds_equal_those_computed_straight_on_a_model(tmp_path, chat):
     assert list(result.values) == pytest.approx(expected, abs=1e-4)
     assert result.details["chat"] is chat
     assert result.tokens.computed * 2 < result.tokens.requested  # the steps before are read once
+
+
+# --- a verdict for every step: mode=steps ----------------------------------------------------------------------------
+
+WORDS = ("correct", "incorrect")
+GOOD, BAD = r"\boxed{correct}", r"\boxed{incorrect}"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdicts"),
+    [
+        (f"Step 0: {GOOD} Step 1: {GOOD} Step 2: {GOOD}", (True, True, True)),
+        (f"{GOOD}\n{BAD}\n{GOOD}", (True, False, True)),
+        (f"{GOOD} {BAD}", (True, False, False)),  # stops at the first wrong step
+        (BAD, (False, False, False)),
+        (rf"It boxes \boxed{{13}}. {GOOD} {GOOD} So \boxed{{5 + 7}}: {GOOD}", (True, True, True)),
+        (r"\boxed{Correct} \boxed{\text{correct}} \fbox{ INCORRECT. }", (True, True, False)),
+        (r"\boxed {correct} \boxed{**correct**} \boxed{\mathbf{incorrect}}", (True, True, False)),
+        (f"<think>{GOOD}, no: {BAD}, hm {BAD} {GOOD}</think>{GOOD} {BAD}", (True, False, False)),
+        (f"<think>{GOOD} {GOOD} {GOOD}</think>Is the solution correct? Yes", (True, True, True)),
+        (f"{GOOD} {GOOD}", "too_few"),
+        (f"{GOOD}", "too_few"),
+        (f"{BAD} {BAD}", "too_few"),  # did not stop at the first
+        (f"{BAD} {GOOD}", "too_few"),
+        (f"{GOOD} {GOOD} {GOOD} {GOOD}", "too_many"),
+        (f"{GOOD} {GOOD} {GOOD} {BAD}", "too_many"),
+        (r"\boxed{2}", "no_verdict"),
+        (r"\boxed{partially correct}", "no_verdict"),
+        (r"\boxed{correct", "no_verdict"),
+        ("All steps are correct.", "no_box"),
+        ("", "no_box"),
+    ],
+)
+def test_a_verdict_for_every_step_is_read_in_order(text, verdicts):
+    assert parse_step_verdicts(text, 3, WORDS) == verdicts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{" + " " * 500_000 + "x",
+        r"\boxed{" * 100_000,
+        (r"\boxed{" + " " * 50) * 10_000,
+        r"\boxed{" + "{" * 200_000,
+        r"\boxed{" + r"\text{a}" * 50_000,
+        "</think>" * 100_000,
+        r"\boxed" + "\t" * 1_000_000,
+        (r"\boxed{\text" + " " * 20) * 20_000,
+    ],
+)
+def test_hostile_critiques_are_refused_in_linear_time(text):
+    start = time.perf_counter()
+    assert isinstance(parse_step_verdicts(text, 3, WORDS), str)
+    until_verdict(text, WORDS)
+    assert time.perf_counter() - start < 3
+
+
+def test_one_critique_gives_every_step_a_verdict():
+    result = judge_texts(f"{GOOD} {BAD} {GOOD}", mode="steps")
+    assert result.values == (1.0, 0.0, 1.0)
+    assert result.prediction is None  # the threshold of 0.5 decides
+    assert result.tokens == Tokens(30, 20, 10)
+    assert result.details == {"mode": "steps", "chat": False, "votes": [1], "unparsed": {}, "truncated": 0}
+    (sample,) = result.samples
+    assert (sample["role"], sample["step"], sample["prediction"], sample["error"]) == ("critic", None, 1, None)
+    assert sample["seed"] == derive_seed(0, "judge-steps", "t1", 0)
+
+
+def test_a_step_scores_the_share_of_readable_critiques_that_approve():
+    votes = [f"{GOOD} {BAD}", "?", f"{GOOD} {GOOD} {GOOD}", (f"{GOOD} {GOOD}", "length"), f"{GOOD} {BAD} {GOOD}"]
+    result = judge_texts(*votes, mode="steps", votes=5)
+    assert result.values == pytest.approx((1.0, 1 / 3, 2 / 3))  # of the first, third and fifth
+    assert result.details["votes"] == [1, None, -1, None, 1]
+    assert result.details["unparsed"] == {"no_box": 1, "too_few": 1}
+    assert result.details["truncated"] == 1
+    assert [one["error"] for one in result.samples] == [None, "no_box", None, "too_few", None]
+
+
+def test_critiques_with_a_wrong_number_of_verdicts_fail_the_trace():
+    result = judge_texts(GOOD * 4, (GOOD, "length"), mode="steps", votes=2)
+    assert isinstance(result, TraceFailure)
+    assert result.failure.kind == "unparsed"
+    assert "none of 2 critiques" in result.failure.message
+    assert "too_many 1, too_few 1; 1 cut off at max_new_tokens=1024" in result.failure.message
+    assert result.tokens == Tokens(30, 20, 10)
+    assert len(result.samples) == 2
+
+
+def test_a_failed_critique_of_all_steps_fails_its_trace_alone():
+    stub = Stub({"t1": TOO_LONG, "t2": [r"\boxed{right}"]})
+    failed, fine = Judge(mode="steps", verdicts="right|wrong").score([TRACE, OTHER], stub)
+    assert failed == TraceFailure("t1", TOO_LONG)
+    assert fine.values == (1.0,)
+    ((prompts, sampling, _),) = stub.calls
+    assert sampling == Sampling(1024, temperature=0.0)
+    assert r"\boxed{right} or \boxed{wrong}" in prompts[0]
+    assert "\n<step_2>\n" in prompts[0]
+    assert TRACE.problem in prompts[0]
+
+
+# --- an analysis of every step: mode=verify --------------------------------------------------------------------------
+
+
+class StepStub(Stub):
+    """Plays back texts per (trace, number of steps shown), and log-probabilities that know the context's last words."""
+
+    def _generation(self, prompt):
+        name = TRACE.id if TRACE.problem in prompt else OTHER.id
+        texts = self.texts[name, prompt.count("</step_")]
+        if isinstance(texts, Failure):
+            return texts
+        made = [(text, "stop") if isinstance(text, str) else text for text in texts]
+        return Generation(tuple(Completion(t, 5, f, k) for k, (t, f) in enumerate(made)), Tokens(30, 20, 10))
+
+    def _logprob(self, request):
+        value = self.logprobs[request.context.rpartition("\n\n")[2], request.continuation]
+        return value if isinstance(value, Failure) else LogProb(value, 1, Tokens(requested=10, computed=3))
+
+
+def test_the_probability_of_a_verdict_where_its_box_opens():
+    texts = {
+        ("t1", 1): [r"Fine. \boxed"],  # stopped at "{Yes}"
+        ("t1", 2): [r"12, not 13. $\boxed{\text"],
+        ("t1", 3): [r"It says \boxed{13}; so \boxed{ no }, it is wrong"],
+        ("t2", 1): [r"OK \boxed"],
+    }
+    odds = {
+        (r"Fine. \boxed{", "Yes"): math.log(0.6),
+        (r"Fine. \boxed{", "No"): math.log(0.2),
+        (r"12, not 13. $\boxed{\text{", "Yes"): math.log(0.1),
+        (r"12, not 13. $\boxed{\text{", "No"): math.log(0.3),
+        (r"It says \boxed{13}; so \boxed{", "Yes"): -2000.0,
+        (r"It says \boxed{13}; so \boxed{", "No"): 0.0,
+        (r"OK \boxed{", "Yes"): 0.0,
+        (r"OK \boxed{", "No"): -2000.0,
+    }
+    stub = StepStub(texts, odds)
+    first, second = Judge(mode="verify").score([TRACE, OTHER], stub)
+    assert first.values == pytest.approx((0.75, 0.25, 0.0))
+    assert second.values == (1.0,)
+    assert first.prediction is None
+    assert first.tokens == Tokens(requested=3 * 30 + 6 * 10, computed=3 * 20 + 6 * 3, generated=30)
+    assert first.details["votes"] == [[pytest.approx(0.75)], [pytest.approx(0.25)], [pytest.approx(0.0)]]
+    assert first.details["forced"] == 0
+    assert [one["step"] for one in first.samples] == [0, 1, 2]
+    (prompts, sampling, seeds), requests = stub.calls  # one call each, whatever the number of steps
+    assert sampling == Sampling(1024, temperature=0.0, stop=("{Yes}", "{No}"))
+    assert len({seed for own in seeds for seed in own}) == len(prompts) == 4
+    assert len(requests) == 8
+    assert [prompt.count("</step_") for prompt in prompts] == [1, 2, 3, 1]
+    assert r"\boxed{Yes} or \boxed{No}" in prompts[0]
+
+
+def test_analyses_are_averaged_and_those_without_a_verdict_are_given_a_box_and_counted():
+    texts = {("t2", 1): [r"a \boxed", "Right. ", r"b \boxed", (r"as \boxed{4} is", "length")]}
+    odds = {}
+    for context, good in (("a \\boxed{", 0.5), ("\\boxed{", 0.2), ("b \\boxed{", 0.9)):
+        odds |= {(context, "good"): math.log(good), (context, "bad"): math.log(1 - good)}
+    stub = StepStub(texts, odds)
+    (result,) = Judge(mode="verify", votes=4, verdicts="good|bad").score([OTHER], stub)
+    assert result.details["votes"] == [pytest.approx([0.5, 0.2, 0.9, 0.2])]
+    assert result.values == pytest.approx((0.45,))
+    assert (result.details["forced"], result.details["truncated"]) == (2, 1)
+    assert [one["forced"] for one in result.samples] == [False, True, False, True]
+    assert stub.calls[1][2].context.endswith("\n\nRight.\n\n\\boxed{")
+    assert stub.calls[1][6].context.endswith("as \\boxed{4} is\n\n\\boxed{")  # a quoted answer is no verdict
+
+
+def test_what_fails_at_one_step_fails_the_trace():
+    texts = {("t1", 1): [r"\boxed"], ("t1", 2): TOO_LONG, ("t1", 3): [r"\boxed"], ("t2", 1): [r"\boxed"]}
+    odds = {(r"\boxed{", "Yes"): -1.0, (r"\boxed{", "No"): -1.0}
+    failed, fine = Judge(mode="verify").score([TRACE, OTHER], StepStub(texts, odds))
+    assert failed.failure == TOO_LONG
+    assert failed.tokens == Tokens(requested=2 * 30 + 4 * 10, computed=2 * 20 + 4 * 3, generated=20)
+    assert fine.values == (0.5,)
+    odds[r"\boxed{", "No"] = TOO_LONG
+    (failed,) = Judge(mode="verify").score([OTHER], StepStub(texts, odds))
+    assert failed.failure == TOO_LONG
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (r"so \boxed", r"so \boxed{"),
+        (r"so \boxed{\text", r"so \boxed{\text{"),
+        (r"so \boxed{\mathbf", r"so \boxed{\mathbf{"),
+        (r"so \boxed{incorrect}", r"so \boxed{"),
+        (r"so \boxed{ Correct. } and \boxed{incorrect}", r"so \boxed{"),
+        (r"so \boxed{\text{correct}}", r"so \boxed{\text{"),
+        (r"it boxes \boxed{4}: \boxed", r"it boxes \boxed{4}: \boxed{"),
+        (r"it boxes \boxed{4}", None),
+        (r"the set {x}, \boxed{incorrectly}", None),
+        ("correct", None),
+    ],
+)
+def test_an_analysis_is_read_up_to_its_verdict(text, end):
+    assert until_verdict(text, WORDS) == end
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_real_model_scores_the_verdicts_where_its_analysis_ends(monkeypatch, chat):
+    """The texts are put into its mouth; each log-probability is one forward pass over the whole text, done here."""
+    model, tokenizer = tinymodels.model("llama", torch.float32), tinymodels.tokenizer(bos=True)
+    backend = HFBackend(model, tokenizer)
+    asked = []
+
+    def write(prompts, sampling, seeds, enough=None):
+        asked.extend(prompts)
+        return [Generation((Completion(rf" It is {i}. \boxed", 4, "stop"),)) for i in range(len(prompts))]
+
+    monkeypatch.setattr(backend, "generate", write)
+    result = score_batch(Judge(mode="verify", chat=chat), [OTHER], backend)["t2"]
+
+    def total(word):
+        context = asked[0] + r" It is 0. \boxed{"
+        encoded = tokenizer(context + word, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        start = next(i for i, (_, stop) in enumerate(offsets) if stop > len(context))
+        if ids[0] != tokenizer.bos_token_id:
+            ids, start = [tokenizer.bos_token_id, *ids], start + 1
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[start - 1 :].sum().item()
+
+    yes, no = math.exp(total("Yes")), math.exp(total("No"))
+    assert result.values == pytest.approx((yes / (yes + no),), abs=1e-4)
+    assert result.details["chat"] is chat
+
+
+@pytest.mark.parametrize("mode", ["steps", "verify"])
+def test_a_random_model_writes_no_verdicts_and_long_problems_fail_alone(mode):
+    backend = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(bos=True))
+    long = Trace("t3", "word " * 600, ("A step.",))
+    results = score_batch(Judge(mode=mode, votes=2, max_new_tokens=4, chat=False), [OTHER, long], backend)
+    assert results["t3"].failure.kind == "too_long"
+    result = results["t2"]
+    assert [one["n_tokens"] for one in result.samples] == [4, 4]
+    if mode == "steps":
+        assert result.failure.kind == "unparsed"
+        assert result.tokens.generated == 8
+    else:
+        assert result.details["forced"] == 2
+        assert result.values == pytest.approx((sum(one["score"] for one in result.samples) / 2,))

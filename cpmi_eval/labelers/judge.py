@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
-from cpmi_eval.labelers.step_verdicts import STEPS_PROMPT, VERIFY_PROMPT, StepCritic, tagged
+from cpmi_eval.labelers.step_verdicts import STEPS_PROMPT, VERIFY_PROMPT, StepCritic, tagged, unparsed
 from cpmi_eval.labelers.verdicts import Unparsed, parse_verdict
 from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_seed
@@ -78,7 +78,7 @@ ASKS: Mapping[str, frozenset[Capability]] = {
     "steps": frozenset({"generate"}),
     "verify": frozenset({"generate", "loglikelihood"}),
 }
-EXCERPT = 80  # characters from the end of a critique, where its verdict should be
+BATCH_FACTOR = {"generate": 16, "logit": 1, "steps": 16, "verify": 4}
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,16 @@ class Judge:
             mode: ``generate`` (a written critique names the first wrong step), ``logit`` (the odds of a verdict after
                 each step), ``steps`` (a written critique with a verdict per step), ``verify`` (a written analysis of
                 each step, and the odds of its verdict).
-            votes: how many critiques are written (default 1). One is decoded greedily; several are sampled, and the
-                majority of those that can be read decides, of equals the one that was drawn first.
+            votes: how many critiques are written (default 1), in mode ``verify`` of each step. One is decoded greedily;
+                several are sampled. In mode ``generate`` the majority of those that can be read decides, of equals the
+                one that was drawn first; elsewhere their mean does.
             temperature: of several votes; default 1.0.
             top_p: of several votes; default 0.9.
             top_k: of several votes; default 0, which is off.
             max_new_tokens: longest critique; default 1024. Prompt and critique together must fit the model.
-            prompt: a text file with ``{problem}`` and ``{steps}`` that replaces the mode's built-in prompt. In mode
-                ``logit`` it may also hold ``{positive}`` and ``{negative}``; what it puts before the steps is computed
-                once, what comes after them once per step.
+            prompt: a text file with ``{problem}`` and ``{steps}`` that replaces the mode's built-in prompt. Where there
+                are ``verdicts`` it may also hold ``{positive}`` and ``{negative}``. What modes ``logit`` and ``verify``
+                put before the steps is computed once, what comes after them once per step.
             chat: put the prompt into a user turn of the model's chat template; ``auto``: where it has one.
             verdicts: the two words of the modes with a verdict per step, the positive one first; default ``Yes|No``,
                 of mode ``steps`` ``correct|incorrect``.
@@ -180,7 +181,7 @@ class Judge:
         self.template = built_in if prompt is None else read_prompt(Path(str(prompt)), ("problem", "steps"))
         self.capabilities: frozenset[Capability] = ASKS[self.mode]
         self.native_threshold: float | None = 0.5 if generates else 0.0
-        self.batch_factor = 16 if generates else 1
+        self.batch_factor = BATCH_FACTOR[self.mode]
 
     def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the scores, or why there are none."""
@@ -217,21 +218,12 @@ class Judge:
         samples = tuple(vote.as_sample() for vote in votes)
         named = Counter(vote.prediction for vote in votes if vote.prediction is not None)
         if not named:
-            failure = Failure("unparsed", self._why_unparsed(votes))
+            errors = [vote.error for vote in votes if vote.error is not None]
+            failure = unparsed([vote.completion for vote in votes], errors, self.sampling.max_new_tokens)
             return TraceFailure(trace.id, failure, generation.tokens, details, samples)
         values = tuple(1.0 - named[i] / named.total() for i in range(len(trace.steps)))
         majority = max(named, key=named.__getitem__)  # of equals the first inserted, hence the first drawn
         return StepScores(trace.id, values, generation.tokens, details, majority, samples)
-
-    def _why_unparsed(self, votes: Sequence[_Vote]) -> str:
-        """Say how many critiques could not be read, why, and how the first one ends."""
-        reasons = Counter(vote.error for vote in votes)
-        listed = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
-        cut = sum(vote.completion.finish == "length" for vote in votes)
-        limit = f"; {cut} cut off at max_new_tokens={self.sampling.max_new_tokens}, which can be raised" if cut else ""
-        text = votes[0].completion.text.strip() if votes else ""
-        shown = text if len(text) <= EXCERPT else f"...{text[-EXCERPT:]}"
-        return f"none of {len(votes)} critiques has a readable verdict ({listed}{limit}); the first ends in {shown!r}"
 
     def _logit(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
         """Score both verdicts after every step of all traces at once."""
@@ -272,7 +264,7 @@ def _render(template: str, problem: str, steps: Sequence[str], backend: Language
 def _verdict_pair(text: object) -> tuple[str, str]:
     """Return the two words of ``positive|negative``."""
     words = [word.strip() for word in text.split("|")] if isinstance(text, str) else []
-    if len(words) != 2 or not all(words) or words[0] == words[1]:
+    if len(words) != 2 or not all(words) or words[0].casefold() == words[1].casefold():
         raise UsageError(f"verdicts must be two different words such as Yes|No, not {text!r}")
     return words[0], words[1]
 

@@ -1,7 +1,9 @@
-r"""Read the verdict of a critic: the index of the first wrong step, or -1 for none, in the last ``\boxed{...}``.
+r"""Read the verdicts of a critic in its boxes: one index for the whole solution, or a word for every step.
 
-ProcessBench (arXiv 2412.06559) reads an integer there and counts everything else as wrong. This reader allows for the
-ways in which models dress that integer up (``\boxed{\text{Step 2}}``), but never guesses between two readings.
+ProcessBench (arXiv 2412.06559) reads an integer, the index of the first wrong step or -1, in the last ``\boxed{...}``
+and counts everything else as wrong. ThinkPRM (arXiv 2504.16828) boxes ``correct`` or ``incorrect`` after each step,
+GenPRM (arXiv 2504.00891) ``Yes`` or ``No`` after the analysis of one step. These readers allow for the ways in which
+models dress a verdict up (``\boxed{\text{Step 2}}``), but never guess between two readings.
 """
 
 from __future__ import annotations
@@ -11,7 +13,18 @@ from typing import Literal, TypeAlias
 
 from cpmi_eval.answers import last_boxed
 
-Unparsed: TypeAlias = Literal["no_box", "unclosed_box", "empty_box", "ambiguous", "not_an_index", "out_of_range"]
+Unparsed: TypeAlias = Literal[
+    "no_box",
+    "unclosed_box",
+    "empty_box",
+    "ambiguous",
+    "not_an_index",
+    "out_of_range",
+    "no_verdict",
+    "too_few",
+    "too_many",
+]
+Words: TypeAlias = tuple[str, str]  # the positive and the negative verdict
 
 LONGEST = 100  # characters of a box that may hold an index; also keeps the patterns below away from long input
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
@@ -19,6 +32,8 @@ _MINUS = re.compile("[‐‑‒–—―−﹣－]")
 _ESCAPED = re.compile(r"\\([_#<>])")
 _FONT = re.compile(r"\\(?:text[a-z]*|math[a-z]*|mbox|emph|bm|boldsymbol|bf)(?![A-Za-z])")
 _DRESSING = re.compile(r"\\(?:quad|[,;:! ])|\\?[()\[\]{}]|[$*`~\"']")
+_FILLED = re.compile(r"\\(?:boxed|fbox)[ \t]*\{((?:[^{}]|\{[^{}]{0,100}\}){0,100})\}")
+_THOUGHT = "</think>"  # what a reasoning model writes after it is its reply
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _INDEX = re.compile(
     r"(?:<?/?(?:step|paragraph|index)(?:[\s_:#=]+|(?=\d)))?(?P<sign>[+-]?)\s?(?P<digits>\d+)(?:\.0+)?>?", re.IGNORECASE
@@ -49,6 +64,54 @@ def parse_verdict(text: str, n_steps: int) -> int | Unparsed:
         return "ambiguous" if len(_NUMBER.findall(plain)) > 1 else "not_an_index"
     value = int(index["sign"] + index["digits"])
     return value if -1 <= value < n_steps else "out_of_range"
+
+
+def parse_step_verdicts(text: str, n_steps: int, words: Words) -> tuple[bool, ...] | Unparsed:
+    r"""Return a verdict for every step from the boxes of a critique, or one word for why there is none.
+
+    Boxes that hold neither word (a number in an analysis) are passed over. A critique may stop at the first wrong step;
+    the steps after it then count as wrong. Any other number of verdicts than of steps is refused (``too_few``,
+    ``too_many``). Of a text with thoughts (``</think>``) the reply after them counts, where that has verdicts.
+
+    Args:
+        text: what the critic wrote.
+        n_steps: how many steps the trace has.
+        words: the positive and the negative verdict, compared without case.
+    """
+    thoughts, _, reply = text.rpartition(_THOUGHT)
+    verdicts = _boxed_words(reply, words) or _boxed_words(thoughts, words)
+    if not verdicts:
+        return "no_verdict" if _BOX.search(text) else "no_box"
+    if len(verdicts) > n_steps:
+        return "too_many"
+    left = n_steps - len(verdicts)
+    if left and verdicts != [True] * (len(verdicts) - 1) + [False]:
+        return "too_few"
+    return (*verdicts, *(False,) * left)
+
+
+def _boxed_words(text: str, words: Words) -> list[bool]:
+    """Return, in order, whether each box with one of the words holds the positive one."""
+    positive, negative = map(_plain, words)
+    contents = map(_plain, _FILLED.findall(text))
+    return [content == positive for content in contents if content in (positive, negative)]
+
+
+def _plain(word: str) -> str:
+    return (_undress(word) or word).casefold()
+
+
+def until_verdict(text: str, words: Words) -> str | None:
+    r"""Return an analysis up to and with the ``{`` of the first box that holds one of the words; None if there is none.
+
+    Args:
+        text: what the critic wrote; may have been stopped at ``{word}``, and then lacks the rest of the box.
+        words: the positive and the negative verdict, compared without case.
+    """
+    either = "|".join(map(re.escape, words))
+    opening = r"\\(?:boxed|fbox)[ \t]*(?:\{[ \t]*\\(?:text|math)[a-z]*[ \t]*)?"
+    found = re.search(rf"({opening})(?:\{{\s*(?:{either})[\s.]*\}}|\Z)", text, re.IGNORECASE)
+    return None if found is None else text[: found.end(1)] + "{"
 
 
 def _undress(content: str) -> str:
