@@ -25,6 +25,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/rollouts.py
+	$(BIN)/python benchmarks/prm.py
 
 snapshots: $(VENV)/.dev
 	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py tests/test_compare.py

@@ -24,6 +24,7 @@ from common import data_name, items, timed
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from cpmi_eval.backends import models
 from cpmi_eval.backends.prm import PRMBackend
@@ -33,6 +34,7 @@ from cpmi_eval.types import StepScores, Trace
 
 def untrained(folder: Path, model: str) -> str:
     """Write ``model`` with a random two-class head; return the folder."""
+    transformers_logging.set_verbosity_error()  # that the head is new is the point
     source = models.resolve(model)
     where = models.loadable(source, source.sha256())
     AutoModelForTokenClassification.from_pretrained(where, num_labels=2, dtype="float32").save_pretrained(folder)
@@ -110,7 +112,7 @@ def main() -> None:
                 )
                 if scorer == "trie":
                     own, length = scores, max(1, round(sum(map(len, backend_lengths(backend, traces))) / len(traces)))
-                    floor = floor_seconds(backend.decoder, computed, length, backend.limits.batch_tokens, args.device)
+                    floor = floor_seconds(backend.model, computed, length, backend.limits.batch_tokens, args.device)
                 else:
                     rows[-1]["difference"] = max(abs(a - b) for a, b in zip(own, scores, strict=True))
             rows.append({"way": "floor", "requested": 0, "computed": rows[0]["computed"], "seconds": floor, "peak": 0})
