@@ -5,7 +5,8 @@
 #
 #   CPMI_EVAL_DATA_DIR=DIR examples/loop.sh [OUT]        # OUT: runs/loop if not given
 #
-# DIR is a local copy of the benchmarks, with candidates/gsm8k_test_openai_4.jsonl (or say CANDIDATES=FILE).
+# Run it where cpmi-eval[train] is installed. DIR is a local copy of the benchmarks, with
+# candidates/gsm8k_test_openai_4.jsonl (or say CANDIDATES=FILE).
 # PROBLEMS: training problems, two traces each. LIMIT: problems or traces of each evaluation; all if not set.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
