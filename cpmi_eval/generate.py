@@ -351,7 +351,7 @@ def _finished(path: Path, identity: JSON, fresh: bool) -> Generated | None:
     if differ := differences(about["identity"], identity, sorted({*about["identity"], *identity})):
         raise StoreError(f"{path} holds candidates of other settings ({differ}). Use another --to, or --fresh")
     failed = _failed_path(path)
-    failures = tuple(map(json.loads, failed.read_text(encoding="utf-8").splitlines())) if failed.exists() else ()
+    failures = tuple(map(json.loads, failed.read_bytes().splitlines())) if failed.exists() else ()
     return Generated(path, about, failures)
 
 

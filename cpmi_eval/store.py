@@ -58,6 +58,15 @@ def to_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
+def make_aside(path: Path) -> Path:
+    """Create and return the next numbered folder for what is set aside in ``path``."""
+    number = 1
+    while (folder := path / f"earlier-{number}").exists():
+        number += 1
+    folder.mkdir()
+    return folder
+
+
 def read_json(path: Path) -> JSON:
     """Read a JSON object of a run.
 
@@ -140,10 +149,7 @@ class Store:
         files = [path for path in ours if path.exists()]  # the manifest goes last
         if not files:
             return None
-        number = 1
-        while (folder := self.path / f"earlier-{number}").exists():
-            number += 1
-        folder.mkdir()
+        folder = make_aside(self.path)
         for file in files:
             file.rename(folder / file.name)
         return folder

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import memory, models
-from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
@@ -57,16 +57,16 @@ class HFBackend:
         from cpmi_eval.backends.scoring import Limits
 
         args = args or {}
-        rows = _positive(args, "row_tokens") or row_tokens(model)
+        rows = models.positive(args, "row_tokens") or row_tokens(model)
         on_gpu = model.device.type == "cuda"
         self.model = model
         self.encoder: Encoder = Encoder(tokenizer)
         self.limits: Limits = Limits(
             row_tokens=rows,
-            batch_tokens=_positive(args, "batch_tokens") or max(rows, 16384 if on_gpu else 1024),
-            max_length=_positive(args, "max_length") or max_length(model.config),
-            slots=_positive(args, "slots") or (512 if on_gpu else 128),
-            cache_tokens=_positive(args, "cache_tokens") or cache_tokens(model),
+            batch_tokens=models.positive(args, "batch_tokens") or max(rows, 16384 if on_gpu else 1024),
+            max_length=models.positive(args, "max_length") or max_length(model.config),
+            slots=models.positive(args, "slots") or (512 if on_gpu else 128),
+            cache_tokens=models.positive(args, "cache_tokens") or cache_tokens(model),
         )
         self.trie_difference: float | None = None
         self.branch_difference: float | None = None
@@ -130,7 +130,7 @@ class HFBackend:
             "architecture": type(self.model).__name__,
             "parameters": self.model.num_parameters(),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": _device_name(self.model.device),
+            "device": models.device_name(self.model.device),
             "attention": self.model.config._attn_implementation,
             "scorer": self.scorer.name,
             "generator": self.generator.name,
@@ -204,20 +204,3 @@ class HFBackend:
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
         return memory.peak_bytes(self.model.device)
-
-
-def _positive(args: Mapping[str, Any], key: str) -> int | None:
-    value = args.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"model argument {key} must be a positive whole number, not {value!r}")
-    return value
-
-
-def _device_name(device: Any) -> str:
-    if device.type != "cuda":
-        return str(device)
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})"

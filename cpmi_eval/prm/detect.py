@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.prm import specs
 from cpmi_eval.prm.specs import Spec
+
+log = logging.getLogger(__name__)
 
 TOKEN_CLASSIFICATION = "ForTokenClassification"
 
@@ -117,9 +120,14 @@ def _hub_file(name: str, file: str, revision: str | None, *, required: bool) -> 
         return Path(hf_hub_download(name, file, revision=revision))
     except (OSError, HfHubHTTPError, ValueError) as error:
         absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-        if not required or absent:
+        if absent:
             return None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not required:
+            log.warning(
+                "the hub cannot say whether %s has a %s (%s); going by name and architecture", name, file, reason
+            )
+            return None
         raise ModelError(
             f"cannot read {file} of {name} from the hub: {reason}\n"
             "Without a connection: give a local folder, or use a checkpoint already in the hub's cache (HF_HOME)"

@@ -1,4 +1,4 @@
-"""Fit a two-class token classifier at the step positions with transformers' Trainer, and save it with its spec.
+"""Fit a two-class token classifier at the step positions with transformers' Trainer.
 
 The loss of a step is the cross-entropy of the two classes' softmax against (1 - p, p), p being how good its label says
 it is: 0 or 1, or anything between. It is averaged over the steps of an update.
@@ -61,7 +61,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Tells how far the training is, and collects its losses."""
+    """Tells how far the training is."""
 
     def __init__(self, report: Callable[[int, int], None]) -> None:
         """Say whom to tell."""

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from cpmi_eval.errors import ModelError, StoreError, UsageError
 from cpmi_eval.labels import about_path
 from cpmi_eval.manifest import differences, package_versions
-from cpmi_eval.store import read_json, replace_text, to_lines, write_json
+from cpmi_eval.store import make_aside, read_json, replace_text, to_lines, write_json
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.types import JSON
 
@@ -89,10 +89,7 @@ def _set_aside(folder: Path) -> None:
     ours = [one for one in folder.iterdir() if not one.name.startswith((".", "earlier-"))]
     if not ours:
         return
-    number = 1
-    while (aside := folder / f"earlier-{number}").exists():
-        number += 1
-    aside.mkdir()
+    aside = make_aside(folder)
     for one in ours:
         one.rename(aside / one.name)
 
@@ -114,7 +111,7 @@ def _begun(folder: Path, identity: JSON) -> JSON | None:
 
 def _left_out(folder: Path) -> tuple[JSON, ...]:
     path = folder / LEFT_OUT
-    return tuple(map(json.loads, path.read_text(encoding="utf-8").splitlines())) if path.exists() else ()
+    return tuple(map(json.loads, path.read_bytes().splitlines())) if path.exists() else ()
 
 
 def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable[[str, int, int], None]) -> Trained:
