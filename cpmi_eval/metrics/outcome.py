@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from cpmi_eval.errors import UsageError
+import numpy as np
+from numpy.typing import NDArray
+
 from cpmi_eval.types import JSON, Gold
+
+Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,8 @@ class Outcome:
 
     ``scores`` is ``None`` where scoring failed. ``prediction`` is the index of the first step called wrong, -1 for
     none, ``None`` where there is no prediction. ``undecided``: the scorer ranks but decides nothing; that is no miss.
-    ``aggregation``: how the scorer's step scores become one of the solution (``min``, ``last``, ...).
+    ``aggregation``: how the scorer's step scores become one of the solution (``min``, ``last``, ...). ``cluster``: the
+    problem, for resampling.
     """
 
     gold: Gold
@@ -22,6 +29,7 @@ class Outcome:
     prediction: int | None
     undecided: bool = False
     aggregation: str = "min"
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,45 +37,55 @@ class Metric:
     """A value over ``n`` things (traces, problems, labelled steps). ``None``: not defined on this data.
 
     ``detail``: one of many that belong together; shown in a table of their own rather than as a column beside others.
+    ``interval``: bounds of the 95% interval, where there is one.
     """
 
     value: float | None
     n: int
     detail: bool = False
+    interval: tuple[float, float] | None = None
 
     def as_dict(self) -> JSON:
-        """Return what results.json holds; ``detail`` only where it is true."""
-        return {"value": self.value, "n": self.n, **({"detail": True} if self.detail else {})}
+        """Return what results.json holds; ``detail`` only where it is true, ``interval`` where there is one."""
+        entry: JSON = {"value": self.value, "n": self.n}
+        if self.detail:
+            entry["detail"] = True
+        if self.interval is not None:
+            entry["interval"] = list(self.interval)
+        return entry
+
+    @classmethod
+    def from_dict(cls, entry: JSON) -> Metric:
+        """Read what :meth:`as_dict` wrote."""
+        bounds = entry.get("interval")
+        interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        return cls(entry["value"], entry["n"], entry.get("detail", False), interval)
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The rule that turns step scores into a prediction. ``value`` is ``None`` where the scorer makes no decision."""
+@runtime_checkable
+class Statistics(Protocol):
+    """Per-trace sufficient statistics: the values of some metrics under any weighting of the traces, without scores.
 
-    protocol: str
-    value: float | None
-
-    def predict(self, scores: tuple[float, ...]) -> int | None:
-        """Return the index of the first step scored below the threshold, -1 if there is none."""
-        cut = self.value
-        if cut is None:
-            return None
-        return next((i for i, score in enumerate(scores) if score < cut), -1)
-
-
-def threshold(protocol: str, native: float | None) -> Threshold:
-    """Resolve ``native`` (the scorer's own decision) or ``fixed:x``.
-
-    Raises:
-        UsageError: neither of the two.
+    What intervals and paired tests need; a metric that is a plain function of the outcomes has neither.
     """
-    if protocol == "native":
-        return Threshold(protocol, native)
-    name, _, text = protocol.partition(":")
-    try:
-        value = float(text) if name == "fixed" else float("nan")
-    except ValueError:
-        value = float("nan")
-    if value - value != 0:
-        raise UsageError(f"unknown threshold {protocol!r}; use native or fixed:x (for instance fixed:0.5)")
-    return Threshold(f"fixed:{value:g}", value)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics of the traces as they are."""
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """Return the metrics that are no details, for each of several weightings.
+
+        Args:
+            weights: (draws, traces); how often each trace counts, in the order of the outcomes.
+
+        Returns:
+            By name, an array (draws,); NaN where a metric is not defined on a draw.
+        """
+
+
+MetricFunction: TypeAlias = Callable[[Sequence[Outcome]], "Statistics | Mapping[str, Metric]"]
+
+
+def metrics_of(found: Statistics | Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return the metrics of what a metric function returned."""
+    return found.metrics() if isinstance(found, Statistics) else dict(found)
