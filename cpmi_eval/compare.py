@@ -131,7 +131,7 @@ class Costs:
     @classmethod
     def of(cls, rows: Iterable[JSON]) -> Costs:
         """Add up rows of samples.jsonl."""
-        total = cost.total(list(rows), [])
+        total = cost.total([row["cost"] for row in rows], [])
         tokens = cost.read_tokens(total["tokens"])
         return cls(
             total["wall_seconds"]["score"],

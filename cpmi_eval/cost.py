@@ -85,18 +85,18 @@ def shares(watch: Stopwatch, tokens: Sequence[Tokens], peak_memory_bytes: int) -
     ]
 
 
-def total(rows: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the run's cost over all sessions: scoring from the rows, other phases from the sessions."""
+def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the run's cost over all sessions: scoring from the costs of its rows, other phases from the sessions."""
     phases: dict[str, float] = {}
     for session in sessions:
         for name, seconds in session["seconds"].items():
             phases[name] = phases.get(name, 0.0) + seconds
-    phases["score"] = sum(row["cost"]["seconds"] for row in rows)
-    tokens = sum((read_tokens(row["cost"]["tokens"]) for row in rows), Tokens())
-    peaks = [row["cost"]["peak_memory_bytes"] for row in rows]
+    phases["score"] = sum(one["seconds"] for one in costs)
+    tokens = sum((read_tokens(one["tokens"]) for one in costs), Tokens())
+    peaks = [one["peak_memory_bytes"] for one in costs]
     return {
         "wall_seconds": {**phases, "total": sum(phases.values())},
-        "device_seconds": sum(row["cost"]["device_seconds"] for row in rows),
+        "device_seconds": sum(one["device_seconds"] for one in costs),
         "tokens": tokens.as_dict(),
         "peak_memory_bytes": max(peaks, default=0),
         "sessions": len(sessions),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from cpmi_eval import settings
 from cpmi_eval.errors import DataError, StoreError, UsageError
 from cpmi_eval.labelers.normalize import NORMALIZE
-from cpmi_eval.metrics.outcome import Threshold, threshold
+from cpmi_eval.metrics.thresholds import Threshold, threshold
 from cpmi_eval.store import Store, parse_rows, read_results, replace_text, to_lines, write_json
 from cpmi_eval.types import JSON, Failure
 
@@ -341,13 +341,14 @@ def _read_run(folder: Path) -> tuple[JSON, list[tuple[JSON, JSON]]]:
 
 
 def _rule(labelling: Labelling, summary: JSON, folder: Path) -> Threshold | None:
-    recorded = summary["threshold"]
-    if labelling.threshold == "native" and recorded["protocol"] != "native":
+    recorded, labeler = summary["threshold"], summary["labeler"]
+    native = recorded["value"] if recorded["protocol"] == "native" else labeler.get("native_threshold")
+    if labelling.threshold == "native" and recorded["protocol"] != "native" and "native_threshold" not in labeler:
         raise UsageError(
             f"{folder} was run with --threshold {recorded['protocol']} and does not say what is native to its labeler; "
             "give --threshold fixed:x"
         )
-    return labelling.rule(summary["labeler"]["name"], recorded["value"])
+    return labelling.rule(labeler["name"], native)
 
 
 def _normalized(scores: Sequence[Sequence[float]], name: str | None) -> Iterator[Sequence[float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from cpmi_eval.errors import StoreError
 from cpmi_eval.metrics.outcome import Outcome
 from cpmi_eval.store import Store, parse_rows, read_json, read_results
-from cpmi_eval.types import JSON, Gold
+from cpmi_eval.types import JSON, Gold, Item
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: ``summary`` is the content of results.json, ``records`` its traces in the order of the task."""
+    """A finished run: ``summary`` is the content of results.json, ``records`` its traces in the order of the task.
+
+    ``records`` holds all traces; a part that was only used to choose a threshold is not among ``parts``.
+    """
 
     path: Path
     summary: JSON
@@ -49,18 +52,42 @@ class Run:
 
     @cached_property
     def parts(self) -> dict[str, tuple[Record, ...]]:
-        """The records by part of the task, in order."""
-        found: dict[str, list[Record]] = {}
-        for record in self.records:
-            found.setdefault(record.part, []).append(record)
-        return {part: tuple(group) for part, group in found.items()}
+        """The records by reported part of the task, in order."""
+        held_out = self.summary["threshold"].get("held_out")
+        return {part: group for part, group in by_part(self.records).items() if part != held_out}
 
     def outcomes(self, part: str) -> list[Outcome]:
-        """Return what metrics see of one part's traces, in the order of its records."""
-        aggregation = self.summary["labeler"].get("aggregation", "min")
+        """Return what metrics see of one part's traces, in the order of its records; then those without any step."""
+        found = [outcome(record, self.aggregation, undecided=self.undecided) for record in self.parts[part]]
+        return found + empty(self.summary.get("empty", ()), part, self.aggregation)
+
+    @property
+    def aggregation(self) -> str:
+        """How step scores become one of the solution."""
+        return str(self.summary["labeler"].get("aggregation", "min"))
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the scorer makes no decision under the run's threshold."""
         rule = self.summary["threshold"]
-        undecided = rule.get("undecided", rule["value"] is None)
-        return [outcome(record, aggregation, undecided=undecided) for record in self.parts[part]]
+        return bool(rule.get("undecided", rule["value"] is None))
+
+
+def empty(items: Sequence[JSON], part: str, aggregation: str) -> list[Outcome]:
+    """Return the outcomes of a part's traces without steps (as results.json lists them): nobody could score them."""
+    return [
+        Outcome(Gold.from_dict(one["gold"]), None, None, aggregation=aggregation, cluster=one["cluster"])
+        for one in items
+        if one["task"] == part
+    ]
+
+
+def by_part(records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
+    """Group records by part, in order."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.part, []).append(record)
+    return {part: tuple(group) for part, group in found.items()}
 
 
 def outcome(record: Record, aggregation: str = "min", *, undecided: bool = False) -> Outcome:
@@ -78,26 +105,27 @@ def read_run(path: Path) -> Run:
     read_json(store.manifest_path)
     data = store.samples_path.read_bytes() if store.samples_path.exists() else b""
     rows = parse_rows(data[: data.rfind(b"\n") + 1], store.samples_path)
-    texts = _texts(store)
     try:
-        records = {(row["task"], row["id"]): _record(row, texts[row["task"], row["id"]]) for row in rows}
-        ordered = tuple(records[key] for key in texts)
-    except (KeyError, TypeError, AttributeError) as error:
+        records = build(rows, [json.loads(line) for line in store.traces_path.read_bytes().splitlines()])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{store.samples_path} and {store.traces_path.name} do not fit together ({error!r}); running the same "
             "command again rewrites what is missing"
         ) from error
-    return Run(path, summary, ordered)
+    return Run(path, summary, records)
 
 
-def _texts(store: Store) -> dict[tuple[str, str], JSON]:
-    try:
-        traces = [json.loads(line) for line in store.traces_path.read_bytes().splitlines()]
-        return {(one["task"], one["id"]): one for one in traces}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{store.traces_path} cannot be read ({error}); running the same command again rewrites the file"
-        ) from error
+def build(rows: Sequence[JSON], texts: Sequence[JSON]) -> tuple[Record, ...]:
+    """Return the records of rows (as in samples.jsonl) and the texts of their traces (traces.jsonl), in these' order.
+
+    Raises:
+        KeyError: a trace without a row or a row without a trace.
+    """
+    found = {(row["task"], row["id"]): row for row in rows}
+    records = tuple(_record(found.pop((text["task"], text["id"])), text) for text in texts)
+    if found:
+        raise KeyError(next(iter(found)))
+    return records
 
 
 def _record(row: JSON, text: JSON) -> Record:
@@ -115,6 +143,12 @@ def _record(row: JSON, text: JSON) -> Record:
         details=row["details"],
         decision=row.get("decision"),
     )
+
+
+def unscored(item: Item, part: str, name: str) -> Record:
+    """Return the record of a trace that nobody has scored yet."""
+    trace = item.trace
+    return Record(name, part, trace.cluster, trace.problem, trace.steps, item.gold, None, None, None, {})
 
 
 def trace_set(records: Sequence[Record]) -> str:

@@ -15,7 +15,9 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.manifest import open_manifest, start_session
-from cpmi_eval.metrics.outcome import Metric, Threshold, threshold
+from cpmi_eval.metrics import thresholds
+from cpmi_eval.metrics.outcome import Metric
+from cpmi_eval.metrics.thresholds import Decisions, Threshold
 from cpmi_eval.protocols import (
     Backend,
     BackendOptions,
@@ -26,6 +28,7 @@ from cpmi_eval.protocols import (
     SeesAll,
     Task,
 )
+from cpmi_eval.records import build, unscored
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.store import Store, write_json
 from cpmi_eval.summary import summarize
@@ -62,7 +65,7 @@ class RunResult:
     def results(self) -> Mapping[str, Mapping[str, Metric]]:
         """Metrics by task (``processbench/gsm8k``, and ``processbench`` for the mean over subsets)."""
         return {
-            task: {name: Metric(**entry) for name, entry in metrics.items()}
+            task: {name: Metric.from_dict(entry) for name, entry in metrics.items()}
             for task, metrics in self.summary["results"].items()
         }
 
@@ -81,8 +84,13 @@ class _Setup:
     labeler: Labeler
     backend_class: type[Backend] | None
     options: BackendOptions
-    rule: Threshold
+    protocol: thresholds.Protocol
     path: Path
+
+    @property
+    def rule(self) -> Threshold:
+        """The rule that decides while traces are being scored."""
+        return self.protocol.before(self.labeler.native_threshold)
 
 
 def prepare(config: RunConfig) -> _Setup:
@@ -105,10 +113,10 @@ def prepare(config: RunConfig) -> _Setup:
         )
     for name in task.metrics:
         registry.load("metrics", name)
-    rule = threshold(config.threshold, labeler.native_threshold)
+    protocol = thresholds.parse(config.threshold)
     model = bool(labeler.capabilities)
     path = Path(config.output_path) if config.output_path else config.default_output(options.model if model else None)
-    return _Setup(config, task, labeler, backend_class if model else None, options, rule, path)
+    return _Setup(config, task, labeler, backend_class if model else None, options, protocol, path)
 
 
 def make_labeler(config: RunConfig) -> Labeler:
@@ -156,11 +164,13 @@ def run(
     meter = cost.Meter()
     with meter.phase("load_data"):
         data = _load(setup)
+    _check_threshold(setup, data)
     with Store(setup.path) as store:
         if fresh and (aside := store.set_aside()):
             log.info("the earlier run is now in %s", aside)
         manifest = open_manifest(store, config, data)
-        store.write_traces(_trace_rows(data, config.task))
+        texts = list(_trace_rows(data, config.task))
+        store.write_traces(texts)
         keys = {_key(item, config.task): item for item in data.items}
         rows = {(row["task"], row["id"]): row for row in store.rows()}
         if not rows.keys() <= keys.keys():
@@ -174,8 +184,8 @@ def run(
             start_session(store, manifest, model, meter)
             for row in _score(setup, data, backend, rows, store, report):
                 rows[row["task"], row["id"]] = row
-        ordered = _finished(setup, [rows[key] for key in keys], store)
-        summary = summarize(config, setup.task, setup.labeler, setup.rule, data, ordered, manifest)
+        ordered, decided = _finished(setup, [rows[key] for key in keys], texts, store)
+        summary = summarize(config, setup.task, setup.labeler, decided, data, build(ordered, texts), manifest)
         write_json(store.results_path, summary)
         if config.log_samples and not store.rollouts_path.exists():
             log.warning("%s draws no samples with these settings: log_samples kept nothing", config.labeler)
@@ -197,6 +207,13 @@ def _load(setup: _Setup) -> TaskData:
     kept = _limited(everything, config.limit, config.seed, getattr(setup.task, "selects", False))
     items, empty = (tuple(one for one in part if one.trace.id in kept) for part in (data.items, data.empty))
     return replace(data, items=items, empty=empty)
+
+
+def _check_threshold(setup: _Setup, data: TaskData) -> None:
+    """Refuse a protocol that these traces give nothing to fit to, before any of them is scored."""
+    if setup.protocol.fitted:
+        records = [unscored(item, *_key(item, setup.config.task)) for item in data.items]
+        thresholds.decide(setup.protocol, None, records, setup.config.seed)
 
 
 def _limited(items: Sequence[Item], limit: int | float, seed: int, problems: bool) -> set[str]:
@@ -240,18 +257,21 @@ def _open(setup: _Setup, meter: cost.Meter, opener: Opener) -> tuple[Backend | N
     return backend, {**backend.describe(), **({"others": others} if others else {})}
 
 
-def _finished(setup: _Setup, rows: Sequence[JSON], store: Store) -> tuple[JSON, ...]:
-    """Return the rows with their final scores, where the labeler needs all rows to tell them."""
-    if not isinstance(setup.labeler, SeesAll):
-        return tuple(rows)
-    scores = setup.labeler.finish(rows)
+def _finished(
+    setup: _Setup, rows: Sequence[JSON], texts: Sequence[JSON], store: Store
+) -> tuple[tuple[JSON, ...], Decisions]:
+    """Return the rows with their final scores and predictions, where it takes all rows to tell them."""
+    scored = list(rows)
+    if isinstance(setup.labeler, SeesAll):
+        scored = [{**row, "scores": own} for row, own in zip(rows, setup.labeler.finish(rows), strict=True)]
+    native = setup.labeler.native_threshold
+    decided = thresholds.decide(setup.protocol, native, build(scored, texts), setup.config.seed)
     final = tuple(
-        {**row, "scores": own, "prediction": None if own is None else setup.rule.predict(tuple(own))}
-        for row, own in zip(rows, scores, strict=True)
+        {**row, "prediction": prediction} for row, prediction in zip(scored, decided.predictions, strict=True)
     )
     if final != tuple(rows):
         store.replace_rows(final)
-    return final
+    return final, decided
 
 
 def batches(
@@ -316,11 +336,13 @@ def _score(
 
 def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Share) -> JSON:
     scores = list(result.values) if isinstance(result, StepScores) else None
+    own = result.prediction if isinstance(result, StepScores) else None
     return {
         "id": item.trace.id,
         "task": f"{task}/{item.subset}",
         "scores": scores,
         "prediction": _prediction(result, rule) if isinstance(result, StepScores) else None,
+        **({"decision": own} if own is not None else {}),
         "gold": item.gold.as_dict(),
         "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
         "cost": share.as_dict(),

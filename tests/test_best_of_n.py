@@ -24,8 +24,8 @@ from cpmi_eval.cli import main
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.board import main_metric, ranked, read_row
 from cpmi_eval.metrics import best_of_n
-from cpmi_eval.metrics.best_of_n import AGGREGATIONS, compute, expected_best, expected_pass, expected_votes
-from cpmi_eval.metrics.outcome import Metric, Outcome
+from cpmi_eval.metrics.best_of_n import AGGREGATIONS, expected_best, expected_pass, expected_votes
+from cpmi_eval.metrics.outcome import Metric, Outcome, metrics_of
 from cpmi_eval.reports.best_of_n import facts, tables
 from cpmi_eval.types import Candidate, Failure, Gold, StepScores, Trace, TraceFailure
 
@@ -35,6 +35,10 @@ def outcome(
 ) -> Outcome:
     gold = Gold(None, correct, Candidate(problem, answer, {}))
     return Outcome(gold, None if failed else scores, None, aggregation=aggregation)
+
+
+def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
+    return metrics_of(best_of_n.compute(outcomes))
 
 
 def values(outcomes: Sequence[Outcome]) -> dict[str, float | None]:

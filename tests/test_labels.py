@@ -20,7 +20,7 @@ from cpmi_eval import StepScores, registry
 from cpmi_eval.cli import main
 from cpmi_eval.errors import DataError, UnknownNameError
 from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
-from cpmi_eval.store import to_lines
+from cpmi_eval.store import to_lines, write_json
 from cpmi_eval.types import Failure
 
 ORIGIN = Origin("gsm8k-1", "processbench/gsm8k", "4", "cpmi")
@@ -226,7 +226,8 @@ def test_from_a_labeler_to_a_training_set(cli: Cli) -> None:
     assert 0 < good < len(labels)
     assert f"labels.jsonl: 6 of 6 traces, {len(labels)} steps: {good} good, {len(labels) - good} wrong" in done.out
     about = read_json("labels.jsonl.json")
-    assert about["labeler"] == {"name": "random", "kind": "baseline", "uses_reference": False, "args": {}}
+    labeler = {"name": "random", "kind": "baseline", "uses_reference": False, "native_threshold": 0.5, "args": {}}
+    assert about["labeler"] == labeler
     assert about["threshold"] == {"protocol": "fixed:0.4", "value": 0.4}
     assert about["counts"] == {"traces": 6, "labelled": 6, "steps": len(labels), "good": good, "failed": {}}
     assert (about["format"], about["run"], about["model"], about["normalize"]) == ("trl", "run", None, None)
@@ -432,12 +433,19 @@ def test_neither_environment_nor_file_chooses_the_threshold_of_labels(
     assert cli("label", "--config", "run/manifest.json", *NATIVE, "--output_path", "run").code == 0
 
 
-def test_a_run_with_another_threshold_does_not_know_the_native_one(cli: Cli) -> None:
-    assert cli("run", *RANDOM[1:], "--threshold", "fixed:0.1", "--output_path", "run").code == 0
+@pytest.mark.parametrize("threshold", ["fixed:0.1", "oracle"])
+def test_the_native_threshold_of_a_run_under_another_one(cli: Cli, threshold: str) -> None:
+    assert cli("run", *RANDOM[1:], "--output_path", "native").code == 0
+    assert cli("run", *RANDOM[1:], "--threshold", threshold, "--output_path", "run").code == 0
+    for path in ("native", "run"):
+        assert cli("label", "--from", path, "--format", "trl", "--to", f"{path}.jsonl", *NATIVE[-2:]).code == 0
+    assert Path("run.jsonl").read_bytes() == Path("native.jsonl").read_bytes()
+    summary = json.loads(Path("run/results.json").read_text(encoding="utf-8"))
+    del summary["labeler"]["native_threshold"]  # as written by earlier versions
+    write_json(Path("run/results.json"), summary)
     done = cli("label", "--from", "run", *NATIVE)
     assert done.code == 2
-    assert "run was run with --threshold fixed:0.1" in done.err
-    assert cli("label", "--from", "run", *TRL, "--threshold", "fixed:0.5").code == 0
+    assert f"run was run with --threshold {threshold}" in done.err
 
 
 def test_files_that_are_no_training_set_are_not_overwritten(cli: Cli) -> None:

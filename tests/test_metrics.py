@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics import first_error, ranking
-from cpmi_eval.metrics.outcome import Metric, Outcome, Threshold, threshold
+from cpmi_eval.metrics.outcome import Metric, Outcome
+from cpmi_eval.metrics.thresholds import Threshold, threshold
 from cpmi_eval.summary import _mean
 from cpmi_eval.types import Gold
 
@@ -48,7 +49,7 @@ TABLES = {
 def test_first_error_table(
     pairs: list[tuple[int, int | None]], error: float | None, correct: float | None, f1: float | None
 ) -> None:
-    found = first_error.compute([outcome(gold, prediction) for gold, prediction in pairs])
+    found = first_error.compute([outcome(gold, prediction) for gold, prediction in pairs]).metrics()
     assert set(found) == {"f1", "acc_error", "acc_correct"}
     wrong = sum(gold >= 0 for gold, _ in pairs)
     for name, value, n in (("acc_error", error, wrong), ("acc_correct", correct, len(pairs) - wrong)):
@@ -57,13 +58,14 @@ def test_first_error_table(
 
 
 def test_a_scorer_without_decisions_has_no_accuracies() -> None:
-    found = first_error.compute([outcome(0, scores=(1.0,), undecided=True), outcome(-1, scores=(1.0,), undecided=True)])
+    outcomes = [outcome(gold, scores=(1.0,), undecided=True) for gold in (0, -1)]
+    found = first_error.compute(outcomes).metrics()
     assert found == {"f1": Metric(None, 2), "acc_error": Metric(None, 1), "acc_correct": Metric(None, 1)}
 
 
 @given(st.lists(st.tuples(st.integers(-1, 3), st.one_of(st.none(), st.integers(-1, 3))), max_size=30))
 def test_f1_lies_between_the_accuracies(pairs: list[tuple[int, int | None]]) -> None:
-    found = first_error.compute([outcome(gold, prediction) for gold, prediction in pairs])
+    found = first_error.compute([outcome(gold, prediction) for gold, prediction in pairs]).metrics()
     error, correct, f1 = (found[name].value for name in ("acc_error", "acc_correct", "f1"))
     assert (f1 is None) == (error is None or correct is None)
     if error is not None and correct is not None and f1 is not None:
@@ -76,7 +78,7 @@ def test_f1_lies_between_the_accuracies(pairs: list[tuple[int, int | None]]) -> 
 
 
 def auc(*traces: tuple[int, tuple[float, ...] | None]) -> Metric:
-    found = ranking.compute([outcome(gold, scores=scores) for gold, scores in traces])
+    found = ranking.compute([outcome(gold, scores=scores) for gold, scores in traces]).metrics()
     assert set(found) == {"step_auc"}
     return found["step_auc"]
 

@@ -24,7 +24,7 @@ from cpmi_eval import registry, settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.pav import PAV
-from cpmi_eval.metrics.outcome import threshold
+from cpmi_eval.metrics.thresholds import threshold
 from cpmi_eval.protocols import Labeler, LoadsModels
 from cpmi_eval.types import StepScores, Tokens, TraceFailure
 

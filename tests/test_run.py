@@ -280,8 +280,8 @@ def test_a_failure_is_a_miss(go: Go) -> None:
             return TraceFailure(trace.id, Failure("x", "x")) if trace.id == "a0" else super().one(trace)
 
     result = go(Fails)
-    assert result.results["shop/a"]["acc_correct"] == cpmi_eval.Metric(pytest.approx(2 / 3), 3)
-    assert result.results["shop/b"]["acc_correct"] == cpmi_eval.Metric(1.0, 4)
+    found = [result.results[part]["acc_correct"] for part in ("shop/a", "shop/b")]
+    assert [(one.value, one.n) for one in found] == [(pytest.approx(2 / 3), 3), (1.0, 4)]
     assert result.results["shop/a"]["step_auc"].n == 8  # 2 correct traces and 2 erroneous ones of 2 steps
 
 
@@ -489,15 +489,15 @@ def test_progress_counts_up_to_the_total(go: Go) -> None:
 def test_thresholds(go: Go) -> None:
     native = go()
     assert {row["prediction"] for row in native.rows} == {-1}
-    assert native.summary["threshold"] == {"protocol": "native", "value": 0.5}
+    assert native.summary["threshold"] == {"protocol": "native", "value": 0.5, "undecided": False}
     fixed = go(threshold="fixed:1.5", fresh=True)
     assert {row["prediction"] for row in fixed.rows} == {0}
-    assert fixed.summary["threshold"] == {"protocol": "fixed:1.5", "value": 1.5}
+    assert fixed.summary["threshold"] == {"protocol": "fixed:1.5", "value": 1.5, "undecided": False}
 
 
 @pytest.mark.parametrize("text", ["fixd:0.5", "fixed:half", "fixed:nan", "0.5"])
 def test_other_thresholds_are_refused_before_anything_is_written(go: Go, tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match=rf"unknown threshold '{re.escape(text)}'; use native or fixed:x"):
+    with pytest.raises(UsageError, match=rf"unknown threshold '{re.escape(text)}'; use native, fixed:x, dev:SUBSET"):
         go(threshold=text)
     assert not (tmp_path / "run").exists()
 
@@ -508,7 +508,7 @@ def test_a_scorer_that_decides_nothing_has_an_auc_and_no_f1(go: Go) -> None:
         found = result.results[name]
         assert [found[key].value for key in ("f1", "acc_error", "acc_correct")] == [None] * 3
         assert found["step_auc"].value == 0.5
-    assert result.summary["threshold"] == {"protocol": "native", "value": None}
+    assert result.summary["threshold"] == {"protocol": "native", "value": None, "undecided": True}
     assert {row["prediction"] for row in result.rows} == {None}
     assert go("length", threshold="fixed:-5", fresh=True).results["shop"]["f1"].value is not None
 
@@ -760,7 +760,9 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
     assert list(kept["results"]) == ["shop/a", "shop/b", "shop"]
     for metrics in kept["results"].values():
         assert set(metrics) == {"f1", "acc_error", "acc_correct", "step_auc"}
-        assert all(set(entry) == {"value", "n"} for entry in metrics.values())
+        assert all(set(entry) - {"interval"} == {"value", "n"} for entry in metrics.values())
+    low, high = kept["results"]["shop"]["acc_error"]["interval"]
+    assert low <= kept["results"]["shop"]["acc_error"]["value"] <= high
     cost = kept["cost"]
     assert set(cost) == {"wall_seconds", "device_seconds", "tokens", "peak_memory_bytes", "sessions"}
     assert set(cost["wall_seconds"]) == {"load_data", "load_model", "warm_up", "score", "total"}
@@ -768,7 +770,8 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
     assert cost["tokens"] == {"requested": 26 * 10, "computed": 26 * 4, "reused": 26 * 6, "generated": 26}
     assert (cost["peak_memory_bytes"], cost["sessions"]) == (1000, 1)
     assert kept["errors"] == {}
-    assert kept["labeler"] == {"name": "asking", "kind": "baseline", "uses_reference": False}
+    scorer = {"name": "asking", "kind": "baseline", "uses_reference": False, "native_threshold": 0.5}
+    assert kept["labeler"] == scorer
     assert kept["config"] == {
         "labeler": "asking",
         "task": "shop",

@@ -70,7 +70,11 @@ SETTINGS = (
         "scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores."
     ),
     setting(
-        "threshold", metavar="native|fixed:x", default="native", show_default=True, help="Below it a step is wrong."
+        "threshold",
+        metavar="PROTOCOL",
+        default="native",
+        show_default=True,
+        help="native, fixed:x, dev:SUBSET, crossfit:K or oracle; below it a step is wrong.",
     ),
     setting(
         "limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1."
@@ -194,11 +198,12 @@ def run(resume: bool, as_json: bool, **options: Any) -> int:
     except KeyboardInterrupt:
         click.echo(INTERRUPTED, err=True)
         return EXIT_INTERRUPTED
-    _print(result, as_json)
+    print_result(result, as_json)
     return EXIT_FAILED_ROWS if result.failed else EXIT_OK
 
 
-def _print(result: RunResult, as_json: bool) -> None:
+def print_result(result: RunResult, as_json: bool) -> None:
+    """Print a run: its tables, or one JSON document."""
     if as_json:
         click.echo(json.dumps({"path": str(result.path), **result.summary}, indent=2, ensure_ascii=False))
         return

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpmi_eval import settings
-from cpmi_eval.metrics.outcome import Metric, Outcome
+from cpmi_eval.metrics.areas import Area
+from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
 from cpmi_eval.seeding import derive_seed
 
-Floats: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = tuple[float, ...]
 
 MAX_SUBSETS = 4096
@@ -47,10 +47,11 @@ class _Problem:
     """A problem's n candidates, each in its place in every tuple.
 
     ``correct``: whether it is; ``answers``: the class of its answer, -1 for none; ``scores``: by aggregation, ``None``
-    where it was not scored.
+    where it was not scored. ``places``: where they stand among the outcomes.
     """
 
     name: str
+    places: tuple[int, ...]
     correct: tuple[bool, ...]
     answers: tuple[int, ...]
     scores: Mapping[str, tuple[float | None, ...]]
@@ -60,7 +61,36 @@ class _Problem:
         return len(self.correct)
 
 
-def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class BestOfN:
+    """What each problem contributes, so that problems can be resampled.
+
+    ``found``: all metrics. ``values``: by the name of a column that is a mean over problems, one value per problem.
+    ``owners``: the place of each problem's first candidate among the outcomes. ``area``: the outcome AUC of the
+    scorer's own aggregation.
+    """
+
+    found: Mapping[str, Metric]
+    values: Mapping[str, Floats]
+    owners: Mapping[str, NDArray[np.intp]]
+    area: Area
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics."""
+        return dict(self.found)
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """Return the columns for each weighting; a problem counts as often as its first candidate."""
+        result: dict[str, Floats] = {}
+        for name, values in self.values.items():
+            own = weights[:, self.owners[name]]
+            total = own.sum(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                result[name] = np.where(total > 0, own @ values / total, np.nan)
+        return {**result, "outcome_auc": self.area.resampled(weights)}
+
+
+def compute(outcomes: Sequence[Outcome]) -> BestOfN | dict[str, Metric]:
     """Return the accuracies of selection by N, with ``n`` the number of problems that have N candidates.
 
     N runs over the powers of two up to the largest number of candidates M of a problem, and M. For each N: ``pass@N``,
@@ -80,49 +110,69 @@ def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
     Raises:
         UnknownNameError: the scorer's aggregation is none of ``AGGREGATIONS``.
     """
-    candidates = [outcome for outcome in outcomes if outcome.gold.candidate is not None]
+    places = [place for place, outcome in enumerate(outcomes) if outcome.gold.candidate is not None]
+    candidates = [outcomes[place] for place in places]
     if not candidates:
         return {}
     own = settings.choice("aggregation", candidates[0].aggregation, tuple(AGGREGATIONS))
     negative = any(score < 0 for outcome in candidates for score in outcome.scores or ())
     undefined = {"product"} if negative else set()
-    problems = _problems(candidates, [name for name in AGGREGATIONS if name not in undefined])
+    problems = _problems(candidates, places, [name for name in AGGREGATIONS if name not in undefined])
     largest = max(problem.size for problem in problems)
     sizes = sorted({1 << power for power in range(largest.bit_length())} | {largest})
     details: dict[str, Metric] = {}
+    values: dict[str, Floats] = {}
+    owners: dict[str, NDArray[np.intp]] = {}
     for size in sizes:
-        details |= _at(size, [problem for problem in problems if problem.size >= size], negative)
+        group = [problem for problem in problems if problem.size >= size]
+        for name, found in _at(size, group, negative).items():
+            details[name] = Metric(_mean(found), len(group))
+            if found is not None:
+                values[name], owners[name] = np.array(found), np.array([one.places[0] for one in group])
     details |= _areas(problems)
-    return _arranged(details, largest, own)
+    columns = _columns(largest, own)
+    return BestOfN(
+        found=_arranged(details, columns),
+        values={name: values[key] for name, key in columns.items() if key in values},
+        owners={name: owners[key] for name, key in columns.items() if key in owners},
+        area=_area(problems, own),
+    )
 
 
-def _arranged(details: Mapping[str, Metric], largest: int, own: str) -> dict[str, Metric]:
-    """Return the metrics that are columns, in the order they are read in, and then all others."""
-    columns = {
-        "pass@1": details["pass@1"],
-        f"maj@{largest}": details[f"maj@{largest}"],
-        f"bon@{largest}": details[f"bon_{own}@{largest}"],
-        f"wvote@{largest}": details[f"wvote_{own}@{largest}"],
-        f"pass@{largest}": details[f"pass@{largest}"],
-        "outcome_auc": details[f"outcome_auc_{own}"],
+def _columns(largest: int, own: str) -> dict[str, str]:
+    """Return what is shown as columns, in order, each with the name of the detail that it is."""
+    return {
+        "pass@1": "pass@1",
+        f"maj@{largest}": f"maj@{largest}",
+        f"bon@{largest}": f"bon_{own}@{largest}",
+        f"wvote@{largest}": f"wvote_{own}@{largest}",
+        f"pass@{largest}": f"pass@{largest}",
+        "outcome_auc": f"outcome_auc_{own}",
     }
-    others = {name: Metric(one.value, one.n, detail=True) for name, one in details.items() if name not in columns}
-    return {**columns, **others}
 
 
-def _problems(candidates: Sequence[Outcome], aggregations: Sequence[str]) -> list[_Problem]:
-    """Return the problems in order of first appearance, each with its candidates."""
-    members: dict[str, list[Outcome]] = {}
-    for outcome in candidates:
+def _arranged(details: Mapping[str, Metric], columns: Mapping[str, str]) -> dict[str, Metric]:
+    """Return the metrics that are columns, in the order they are read in, and then all others."""
+    first = {name: details[key] for name, key in columns.items()}
+    others = {name: Metric(one.value, one.n, detail=True) for name, one in details.items() if name not in first}
+    return {**first, **others}
+
+
+def _problems(candidates: Sequence[Outcome], places: Sequence[int], aggregations: Sequence[str]) -> list[_Problem]:
+    """Return the problems in order of first appearance, each with its candidates and their places."""
+    members: dict[str, list[tuple[int, Outcome]]] = {}
+    for place, outcome in zip(places, candidates, strict=True):
         if outcome.gold.candidate is not None:
-            members.setdefault(outcome.gold.candidate.problem, []).append(outcome)
+            members.setdefault(outcome.gold.candidate.problem, []).append((place, outcome))
     return [_problem(name, group, aggregations) for name, group in members.items()]
 
 
-def _problem(name: str, group: Sequence[Outcome], aggregations: Sequence[str]) -> _Problem:
+def _problem(name: str, members: Sequence[tuple[int, Outcome]], aggregations: Sequence[str]) -> _Problem:
+    group = [outcome for _, outcome in members]
     numbers = [outcome.gold.candidate.answer if outcome.gold.candidate else None for outcome in group]
     return _Problem(
         name=name,
+        places=tuple(place for place, _ in members),
         correct=tuple(
             outcome.gold.final_answer_correct is True and number is not None
             for outcome, number in zip(group, numbers, strict=True)
@@ -134,9 +184,9 @@ def _problem(name: str, group: Sequence[Outcome], aggregations: Sequence[str]) -
     )
 
 
-def _at(size: int, problems: Sequence[_Problem], negative: bool) -> dict[str, Metric]:
-    """Return everything about subsets of ``size``, as means over the problems."""
-    found = {f"pass@{size}": [expected_pass(one.correct, size) for one in problems]}
+def _at(size: int, problems: Sequence[_Problem], negative: bool) -> dict[str, Sequence[float] | None]:
+    """Return everything about subsets of ``size``, one value per problem; ``None`` where it is undefined."""
+    found: dict[str, Sequence[float]] = {f"pass@{size}": [expected_pass(one.correct, size) for one in problems]}
     weighted = () if negative else tuple(AGGREGATIONS)
     votes = [_votes(one, size, weighted) for one in problems]
     found[f"maj@{size}"] = [vote[0] for vote in votes]
@@ -149,7 +199,7 @@ def _at(size: int, problems: Sequence[_Problem], negative: bool) -> dict[str, Me
         f"maj@{size}",
         *(f"{kind}_{how}@{size}" for kind in ("bon", "wvote") for how in AGGREGATIONS),
     ]
-    return {name: Metric(_mean(found.get(name)), len(problems)) for name in names}
+    return {name: found.get(name) for name in names}
 
 
 def _mean(values: Sequence[float] | None) -> float | None:
@@ -243,17 +293,23 @@ def _membership(chosen: NDArray[Any], n: int) -> Floats:
 
 def _areas(problems: Sequence[_Problem]) -> dict[str, Metric]:
     """Return the area under the ROC curve of each aggregation over all scored candidates; ``n`` counts these."""
-    from sklearn.metrics import roc_auc_score
+    areas = {how: _area(problems, how) for how in AGGREGATIONS}
+    return {
+        f"outcome_auc_{how}": Metric(area.value(), len(area.positive) + len(area.negative))
+        for how, area in areas.items()
+    }
 
-    areas: dict[str, Metric] = {}
-    for how in AGGREGATIONS:
-        pairs = [
-            (right, score)
-            for one in problems
-            for right, score in zip(one.correct, one.scores.get(how, (None,) * one.size), strict=True)
-            if score is not None
-        ]
-        labels, scores = [right for right, _ in pairs], [score for _, score in pairs]
-        area = float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None
-        areas[f"outcome_auc_{how}"] = Metric(area, len(pairs))
-    return areas
+
+def _area(problems: Sequence[_Problem], how: str) -> Area:
+    """Arrange the scored candidates of all problems for the area under their ROC curve."""
+    members = [
+        (score, right, place)
+        for one in problems
+        for right, score, place in zip(one.correct, one.scores.get(how, (None,) * one.size), one.places, strict=True)
+        if score is not None
+    ]
+    scores, labels, owners = (np.array([one[i] for one in members], dtype=kind) for i, kind in enumerate(_KINDS))
+    return Area.of(scores, labels, owners)
+
+
+_KINDS = (float, bool, np.intp)

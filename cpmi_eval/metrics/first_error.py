@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cpmi_eval.metrics.outcome import Metric, Outcome
+import numpy as np
+
+from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -12,19 +15,47 @@ def harmonic_mean(a: float, b: float) -> float:
     return 0.0 if a + b == 0 else 2 * a * b / (a + b)
 
 
-def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class FirstError:
+    """Per-trace counts (traces, 4): erroneous, found exactly, correct, left alone; each 0 or 1.
+
+    ``undecided``: the scorer makes no decision, so nothing is defined.
+    """
+
+    counts: Floats
+    undecided: bool
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return f1, acc_error and acc_correct."""
+        erroneous, _, correct, _ = (int(total) for total in self.counts.sum(axis=0))
+        sizes = {"f1": erroneous + correct, "acc_error": erroneous, "acc_correct": correct}
+        values = self.resampled(np.ones((1, len(self.counts))))
+        return {
+            name: Metric(None if np.isnan(values[name][0]) else float(values[name][0]), n) for name, n in sizes.items()
+        }
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """Return the three of them for each weighting; F1 is that of the draw's two accuracies."""
+        erroneous, found, correct, alone = (weights @ self.counts).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.where(erroneous > 0, found / erroneous, np.nan)
+            clean = np.where(correct > 0, alone / correct, np.nan)
+            f1 = np.where(error + clean == 0, 0.0, 2 * error * clean / (error + clean))
+        if self.undecided:
+            error, clean, f1 = (np.full(len(weights), np.nan) for _ in range(3))
+        return {"f1": f1, "acc_error": error, "acc_correct": clean}
+
+
+def compute(outcomes: Sequence[Outcome]) -> FirstError:
     """Return acc_error (exact matches among erroneous traces), acc_correct (among correct ones) and their F1.
 
     A trace without a prediction is a miss; one without an annotation is left out. F1 is undefined where one of the two
     classes is absent or the scorer makes no decision.
     """
-    accuracies: dict[str, Metric] = {}
-    undecided = any(outcome.undecided for outcome in outcomes)
-    pairs = [(one.gold.first_error, one.prediction) for one in outcomes if one.gold.first_error is not None]
-    for name, erroneous in (("acc_error", True), ("acc_correct", False)):
-        group = [(gold, prediction) for gold, prediction in pairs if (gold >= 0) == erroneous]
-        hits = sum(gold == prediction for gold, prediction in group)
-        accuracies[name] = Metric(hits / len(group) if group and not undecided else None, len(group))
-    error, correct = accuracies["acc_error"].value, accuracies["acc_correct"].value
-    f1 = None if error is None or correct is None else harmonic_mean(error, correct)
-    return {"f1": Metric(f1, len(pairs)), **accuracies}
+    counts = np.zeros((len(outcomes), 4))
+    for row, one in zip(counts, outcomes, strict=True):
+        gold = one.gold.first_error
+        if gold is not None:
+            at = 0 if gold >= 0 else 2
+            row[at], row[at + 1] = 1, gold == one.prediction
+    return FirstError(counts, any(one.undecided for one in outcomes))

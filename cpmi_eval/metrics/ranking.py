@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cpmi_eval.metrics.outcome import Metric, Outcome
+import numpy as np
+
+from cpmi_eval.metrics.areas import Area
+from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
 
 
 def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
@@ -19,16 +23,36 @@ def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
     return [int(i != first) for i in range(last)], list(outcome.scores[:last])
 
 
-def compute(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
-    """Return the area under the ROC curve over all annotated steps of scored traces; ``n`` counts these steps."""
+@dataclass(frozen=True)
+class StepAUC:
+    """The annotated steps of all traces: labels (1 good, 0 wrong), scores, and the place of each one's trace."""
+
+    labels: np.ndarray
+    scores: Floats
+    owners: np.ndarray
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return step_auc; ``n`` counts the steps."""
+        from sklearn.metrics import roc_auc_score
+
+        defined = len(set(self.labels.tolist())) == 2
+        return {
+            "step_auc": Metric(float(roc_auc_score(self.labels, self.scores)) if defined else None, len(self.labels))
+        }
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """Return step_auc for each weighting."""
+        return {"step_auc": Area.of(self.scores, self.labels == 1, self.owners).resampled(weights)}
+
+
+def compute(outcomes: Sequence[Outcome]) -> StepAUC:
+    """Return the area under the ROC curve over all annotated steps of scored traces."""
     labels: list[int] = []
     scores: list[float] = []
-    for outcome in outcomes:
+    owners: list[int] = []
+    for place, outcome in enumerate(outcomes):
         more_labels, more_scores = labelled_steps(outcome)
         labels += more_labels
         scores += more_scores
-    if len(set(labels)) < 2:
-        return {"step_auc": Metric(None, len(labels))}
-    from sklearn.metrics import roc_auc_score
-
-    return {"step_auc": Metric(float(roc_auc_score(labels, scores)), len(labels))}
+        owners += [place] * len(more_labels)
+    return StepAUC(np.array(labels, dtype=int), np.array(scores, dtype=float), np.array(owners, dtype=int))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def percent(value: float | None) -> str:
     """Return 0.5234 as ``52.3``; a dash where there is no value."""
@@ -16,6 +18,11 @@ def auc(value: float | None) -> str:
 def metric(name: str, value: float | None) -> str:
     """Return a metric the way its field writes it: AUC as a fraction, accuracies and F1 in percent."""
     return auc(value) if name.endswith("auc") else percent(value)
+
+
+def interval(name: str, bounds: Sequence[float] | None) -> str:
+    """Return the bounds of a metric's interval as ``[17.4, 24.9]``; nothing where there is none."""
+    return "" if bounds is None else f"[{metric(name, bounds[0])}, {metric(name, bounds[1])}]"
 
 
 def count(value: int) -> str:

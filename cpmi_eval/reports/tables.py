@@ -1,16 +1,14 @@
-"""The tables that ``run``, ``show`` and ``leaderboard`` print."""
+"""The tables that ``run`` and ``show`` print."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cpmi_eval.leaderboards.board import Row, ranked
 from cpmi_eval.reports import best_of_n
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
@@ -44,9 +42,17 @@ def _quality(summary: JSON) -> Table:
             task = f"{task} (mean)"
         else:
             continue
-        cells = [fmt.metric(name, metrics.get(name, {}).get("value")) for name in names]
+        cells = [_with_interval(name, metrics.get(name, {})) for name in names]
         table.add_row(task, *cells, *(_counted(key, coverage[key]) for key in _COVERAGE))
+    if any("interval" in one for metrics in summary["results"].values() for one in metrics.values()):
+        table.caption, table.caption_justify = "in brackets: 95% interval, bootstrap over problems", "left"
     return table
+
+
+def _with_interval(name: str, metric: JSON) -> Text:
+    """Return a value with its interval beneath."""
+    bounds = fmt.interval(name, metric.get("interval"))
+    return Text.assemble(fmt.metric(name, metric.get("value")), *([("\n" + bounds, "dim")] if bounds else []))
 
 
 _COVERAGE = ("traces", "scored", "no_reference", "failed")
@@ -94,11 +100,10 @@ def _failures(summary: JSON, rows: Sequence[JSON]) -> Iterator[Any]:
 def _basis(summary: JSON, path: str) -> Iterator[Text]:
     """Yield the lines that say what the numbers depend on."""
     config, model, rule = summary["config"], summary["model"], summary["threshold"]
-    below = "no decision, so no F1" if rule["value"] is None else f"a step below {rule['value']:g} is called wrong"
     facts = {
         "labeler": " ".join(filter(None, [config["labeler"], fmt.settings(config["labeler_args"])]))
         + (" – uses the reference answer" if summary["labeler"]["uses_reference"] else ""),
-        "threshold": "" if summary.get("selects") else f"{rule['protocol']} ({below})",
+        "threshold": "" if summary.get("selects") else _rule(rule),
         **best_of_n.facts(summary),
         "model": "none"
         if model is None
@@ -113,6 +118,17 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
     for name, text in facts.items():
         if text:
             yield _fact(name, text)
+
+
+def _rule(rule: JSON) -> str:
+    """Say how scores became predictions, with the cuts that were chosen."""
+    if rule["value"] is None and not rule.get("cuts"):
+        return f"{rule['protocol']} (no decision, so no F1)"
+    cuts = [cut for part in rule.get("cuts", {}).values() for cut in part] or [rule["value"]]
+    below = f"{min(cuts):g}" if min(cuts) == max(cuts) else f"{min(cuts):g} to {max(cuts):g}, by part and fold,"
+    where = f"; chosen on {rule['held_out']}, which is not reported" if rule.get("held_out") else ""
+    ceiling = "; chosen on the traces it is reported on: a ceiling" if rule["protocol"] == "oracle" else ""
+    return f"{rule['protocol']} (a step below {below} is called wrong{where}{ceiling})"
 
 
 def _annotated(coverage: JSON) -> str:
@@ -137,44 +153,3 @@ def _references(coverage: JSON) -> str:
 def _source(one: JSON) -> str:
     mark = one["revision"] or one["sha256"] or ""
     return f"{one['name']} @ {mark[:12]}"
-
-
-def leaderboard(rows: Sequence[Row], by: str) -> Table:
-    """Return one board as a table, ranked by ``by`` within each kind."""
-    first = rows[0]
-    title = f"{first.task}, {first.traces:,} traces" + (" (synthetic data)" if first.synthetic else "")
-    title += f"; ranked by {HEADINGS.get(by, by)} within each kind"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    names = list(first.metrics)
-    rule = "threshold" if first.aggregation is None else "aggre-\ngation"
-    table.add_column("kind", no_wrap=True)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("labeler", overflow="fold")
-    table.add_column("model", overflow="fold")
-    headings = [HEADINGS.get(name, name).replace(" ", "\n").replace("@", "\n@") for name in names]
-    tokens = [f"tokens\n{kind}" for kind in ("req.", "comp.", "gen.")]
-    for heading in (*headings, rule, "wall", *tokens, "scored"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    order = sorted(ranked(rows, by), key=lambda pair: pair[1].group)
-    for place, (rank, row) in enumerate(order):
-        if place and row.group != order[place - 1][1].group:
-            table.add_section()
-        table.add_row(
-            row.kind,
-            "–" if rank is None else str(rank),
-            Text(" ".join(filter(None, [row.labeler + ("*" if row.uses_reference else ""), row.settings]))),
-            Text(row.model or "–"),
-            *(fmt.metric(name, row.metrics[name]) for name in names),
-            row.aggregation or row.threshold,
-            fmt.seconds(row.wall_seconds),
-            *map(fmt.compact, (row.requested, row.computed, row.generated)),
-            Text(f"{row.scored}/{row.traces}", style="" if row.complete else "bold red"),
-        )
-    notes = []
-    if any(row.uses_reference for row in rows):
-        apart = "an oracle where solutions are selected, so never ranked" if first.aggregation else "and ranked apart"
-        notes.append(f"* is given the reference answer, {apart}")
-    if any(rank is None and not row.oracle for rank, row in order):
-        notes.append("– not ranked: no value, or not every trace was scored")
-    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
-    return table

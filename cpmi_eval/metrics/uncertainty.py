@@ -1,0 +1,112 @@
+"""95% intervals by bootstrap over problems, within subsets.
+
+Traces of one problem are not independent: whole problems are drawn with replacement, within each subset (a stratified
+cluster bootstrap), and the metrics are computed from the same draws, so that F1 is that of its two accuracies jointly.
+Intervals are percentiles of the resampled values. They say how far a result would move with other problems of the same
+kind; not with another seed, another model, or another choice of a threshold that was fitted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cpmi_eval.metrics.outcome import Floats, Metric, Statistics
+
+RESAMPLES = 2000
+LEVEL = 0.95
+BATCH = 250  # resamples at once
+MAX_UNDEFINED = 0.05  # of the resamples: beyond it there is no interval
+
+Interval = tuple[float, float]
+
+
+def intervals(
+    statistics: Mapping[str, Sequence[Statistics]],
+    clusters: Mapping[str, Sequence[str]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
+    """Return the intervals of every metric that is no detail: by part, and of the mean over parts.
+
+    Args:
+        statistics: by part, those of its metrics.
+        clusters: by part, the problem of each trace, in the order of the statistics.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Returns:
+        Bounds by part and metric, and bounds of the means of metrics that every part has. A metric that is undefined
+        in more than 5% of the draws has none.
+    """
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    parts = [part for part in statistics if len(clusters[part])]
+    if not parts:
+        return {}, {}
+    members = {part: np.unique(np.array(clusters[part]), return_inverse=True)[1] for part in parts}
+    counts = {part: int(members[part].max()) + 1 for part in parts}
+    names: list[tuple[str, str]] = []
+
+    def resampled(*drawn: Any, axis: int) -> Floats:
+        """Return the metrics (metrics, draws) of the parts' drawn problems, each (draws, problems of the part)."""
+        rows: dict[tuple[str, str], Floats] = {}
+        for part, indices in zip(parts, drawn, strict=True):
+            weights = multiplicities(np.atleast_2d(indices), counts[part])[:, members[part]]
+            for one in statistics[part]:
+                rows |= {(part, name): values for name, values in one.resampled(weights).items()}
+        names[:] = rows
+        return np.stack(list(rows.values())) if rows else np.empty((0, len(np.atleast_2d(drawn[0]))))
+
+    # scipy refuses samples of one: a part with a single problem says nothing of its spread
+    if min(counts.values()) < 2:
+        return {}, {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # undefined draws: see percentiles
+        result = bootstrap(
+            [np.arange(counts[part]) for part in parts],
+            resampled,
+            n_resamples=resamples,
+            batch=BATCH,
+            vectorized=True,
+            method="percentile",
+            confidence_level=LEVEL,
+            rng=np.random.default_rng(seed),
+        )
+    values = dict(zip(names, result.bootstrap_distribution, strict=True))
+    by_part: dict[str, dict[str, Interval]] = {part: {} for part in parts}
+    for (part, name), one in values.items():
+        if (found := percentiles(one)) is not None:
+            by_part[part][name] = found
+    means: dict[str, Interval] = {}
+    for name in dict.fromkeys(name for _, name in names):
+        every = [values[part, name] for part in parts if (part, name) in values]
+        if len(every) == len(parts) and (found := percentiles(np.mean(every, axis=0))) is not None:
+            means[name] = found
+    return by_part, means
+
+
+def multiplicities(drawn: Any, count: int) -> Floats:
+    """Return how often each of ``count`` problems was drawn: (draws, any number of indices) -> (draws, count)."""
+    offsets = np.arange(len(drawn))[:, None] * count
+    flat = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * count)
+    return flat.reshape(len(drawn), count).astype(float)
+
+
+def percentiles(values: Floats) -> Interval | None:
+    """Return the bounds of the central 95% of resampled values, without undefined ones; ``None`` if these are many."""
+    defined = values[~np.isnan(values)]
+    if not len(defined) or len(defined) < (1 - MAX_UNDEFINED) * len(values):
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def with_intervals(metrics: Mapping[str, Metric], bounds: Mapping[str, Interval]) -> dict[str, Metric]:
+    """Return the metrics, each with its interval where there is one."""
+    return {name: replace(one, interval=bounds.get(name)) for name, one in metrics.items()}
