@@ -10,7 +10,6 @@ from cpmi_eval import cost, registry
 from cpmi_eval.config import RunConfig
 from cpmi_eval.metrics.outcome import Metric, MetricFunction, Outcome, Statistics, metrics_of
 from cpmi_eval.metrics.thresholds import Decisions
-from cpmi_eval.metrics.uncertainty import intervals, with_intervals
 from cpmi_eval.protocols import Labeler, Task
 from cpmi_eval.records import Record, by_part, empty, outcome
 from cpmi_eval.store import SCHEMA_VERSION
@@ -90,6 +89,8 @@ def reduce(known: JSON, decided: Decisions, records: Sequence[Record], sessions:
 
 def results(task: str, functions: Sequence[MetricFunction], outcomes: Mapping[str, Sequence[Outcome]]) -> JSON:
     """Return the metrics of each part with their intervals, and under the task's name their plain means over parts."""
+    from cpmi_eval.metrics.uncertainty import intervals, with_intervals
+
     found = {part: [function(group) for function in functions] for part, group in outcomes.items()}
     statistics = {part: [one for one in group if isinstance(one, Statistics)] for part, group in found.items()}
     bounds, of_means = intervals(statistics, {part: [one.cluster for one in group] for part, group in outcomes.items()})

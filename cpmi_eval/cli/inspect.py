@@ -1,9 +1,8 @@
-"""``cpmi-eval ls``, ``show`` and ``leaderboard``: look at what exists, without a model."""
+"""``cpmi-eval ls`` and ``show``: look at what exists, without a model."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +93,19 @@ def _prms() -> list[dict[str, str]]:
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--trace", metavar="ID", help="Show one trace: steps coloured by score, prediction beside the label.")
+@click.option(
+    "--diagnostics",
+    is_flag=True,
+    help="Show what stands behind the numbers: baselines, error positions, calibration.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def show(run_dir: Path, trace: str | None, as_json: bool) -> None:
-    """Show a finished run's tables, or one of its traces."""
+def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> None:
+    """Show a finished run's tables, its diagnostics, or one of its traces."""
+    if diagnostics and trace is not None:
+        raise UsageError("--diagnostics is of a whole run and --trace of one of its traces; give one of the two")
+    if diagnostics:
+        _show_diagnostics(run_dir, as_json)
+        return
     from cpmi_eval.store import Store, parse_rows, read_json, read_results
 
     store = Store(run_dir)
@@ -116,6 +125,20 @@ def show(run_dir: Path, trace: str | None, as_json: bool) -> None:
     stdout().print(run_report(summary, rows, str(run_dir)))
 
 
+def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
+    from cpmi_eval.metrics.diagnostics import diagnose_run
+    from cpmi_eval.records import read_run
+
+    found = {part: one.as_dict() for part, one in diagnose_run(read_run(run_dir)).items()}
+    if as_json:
+        _emit({"path": str(run_dir), "diagnostics": found})
+        return
+    from cpmi_eval.reports.console import stdout
+    from cpmi_eval.reports.diagnostics import report
+
+    stdout().print(report(found))
+
+
 def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> None:
     found = next((row for row in rows if row["id"] == name), None)
     if found is None:
@@ -128,43 +151,3 @@ def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> Non
     from cpmi_eval.reports.trace import trace_report
 
     stdout().print(trace_report(found, text))
-
-
-@click.command()
-@click.argument("run_dirs", type=click.Path(path_type=Path), nargs=-1, metavar="[RUN_DIR...]")
-@click.option(
-    "--sort",
-    metavar="NAME",
-    help="A metric, or wall_seconds, computed, generated.  [default: f1, or bon@N where solutions are selected]",
-)
-@click.option("--published", is_flag=True, help="Add results that others published, with their sources; never ranked.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def leaderboard(run_dirs: tuple[Path, ...], sort: str | None, published: bool, as_json: bool) -> None:
-    """Rank finished runs; runs over other traces or data get a board of their own.
-
-    With --published also what others report on the same tasks; without runs, all that is known of it.
-    """
-    from cpmi_eval.leaderboards.board import boards, main_metric, ranked, read_row
-    from cpmi_eval.leaderboards.published import names, read
-
-    if not run_dirs and not published:
-        raise UsageError("name the runs to rank (RUN_DIR...), or ask for --published results")
-    groups = boards(read_row(path) for path in run_dirs)
-    orders = [sort or main_metric(group) for group in groups]
-    wanted = dict.fromkeys(group[0].task for group in groups) if groups else names()
-    references = [rows for name in wanted if (rows := read(name))] if published else []
-    if as_json:
-        measured = [
-            [{"rank": rank, **asdict(row), "oracle": row.oracle} for rank, row in ranked(group, by)]
-            for group, by in zip(groups, orders, strict=True)
-        ]
-        _emit({"boards": measured, "published": [list(map(asdict, rows)) for rows in references]})
-        return
-    from cpmi_eval.reports.console import stdout
-    from cpmi_eval.reports.published import published_table
-    from cpmi_eval.reports.tables import leaderboard as table
-
-    for group, by in zip(groups, orders, strict=True):
-        stdout().print(table(group, by))
-    for rows in references:
-        stdout().print(published_table(rows))

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.errors import UsageError
-from cpmi_eval.metrics.first_error import harmonic_mean
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import JSON
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cpmi_eval.records import Record
 
 FORMS = "native, fixed:x, dev:SUBSET, crossfit:K or oracle"
@@ -225,6 +224,10 @@ def fit(records: Sequence[Record]) -> float:
     Raises:
         UsageError: no correct or no erroneous trace, so F1 is undefined.
     """
+    import numpy as np
+
+    from cpmi_eval.metrics.first_error import harmonic_mean
+
     spans: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     totals = [0, 0]
     for one in records:
@@ -253,8 +256,10 @@ def fit(records: Sequence[Record]) -> float:
     return between if not best or between > values[best - 1] else float(values[best])
 
 
-def _covering(spans: Sequence[tuple[float, float]], values: np.ndarray) -> np.ndarray:
+def _covering(spans: Sequence[tuple[float, float]], values: NDArray[Any]) -> NDArray[Any]:
     """Return how many of the half-open spans (low, high] hold each value."""
+    import numpy as np
+
     ends = np.array(spans, dtype=float).reshape(-1, 2)
     lows, highs = np.sort(ends[:, 0]), np.sort(ends[:, 1])
     return np.asarray(np.searchsorted(lows, values, "left") - np.searchsorted(highs, values, "left"))
