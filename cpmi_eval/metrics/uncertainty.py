@@ -2,8 +2,9 @@
 
 Traces of one problem are not independent: whole problems are drawn with replacement, within each subset (a stratified
 cluster bootstrap), and the metrics are computed from the same draws, so that F1 is that of its two accuracies jointly.
-Intervals are percentiles of the resampled values. They say how far a result would move with other problems of the same
-kind; not with another seed, another model, or another choice of a threshold that was fitted.
+Intervals are bias-corrected and accelerated (BCa, Efron 1987): F1 is concave in its accuracies, so that percentiles
+would sit too low for it. They say how far a result would move with other problems of the same kind; not with another
+seed, another model, or another choice of a threshold that was fitted.
 """
 
 from __future__ import annotations
@@ -42,53 +43,54 @@ def intervals(
 
     Returns:
         Bounds by part and metric, and bounds of the means of metrics that every part has. A metric that is undefined
-        in more than 5% of the draws has none.
+        in more than 5% of the draws has none; where it is in some, or where all draws are alike, the correction is
+        undefined and bounds are percentiles of the others.
     """
-    from scipy.stats import DegenerateDataWarning, bootstrap
+    from scipy.stats import bootstrap
 
     parts = [part for part in statistics if len(clusters[part])]
     if not parts:
         return {}, {}
     members = {part: np.unique(np.array(clusters[part]), return_inverse=True)[1] for part in parts}
     counts = {part: int(members[part].max()) + 1 for part in parts}
+    if min(counts.values()) < 2:  # a single problem says nothing of its spread
+        return {}, {}
     names: list[tuple[str, str]] = []
 
     def resampled(*drawn: Any, axis: int) -> Floats:
         """Return the metrics (metrics, draws) of the parts' drawn problems, each (draws, problems of the part)."""
         rows: dict[tuple[str, str], Floats] = {}
-        for part, indices in zip(parts, drawn, strict=True):
-            weights = multiplicities(np.atleast_2d(indices), counts[part])[:, members[part]]
+        for part, indices in zip(parts, map(np.atleast_2d, drawn), strict=True):
+            weights = multiplicities(indices, counts[part])[:, members[part]]
             for one in statistics[part]:
                 rows |= {(part, name): values for name, values in one.resampled(weights).items()}
+        for name in dict.fromkeys(name for _, name in rows):
+            every = [rows[part, name] for part in parts if (part, name) in rows]
+            if len(every) == len(parts):
+                rows["", name] = np.mean(every, axis=0)
         names[:] = rows
-        return np.stack(list(rows.values())) if rows else np.empty((0, len(np.atleast_2d(drawn[0]))))
+        found = np.stack(list(rows.values()))
+        return found if np.ndim(drawn[0]) > 1 else found[:, 0]
 
-    # scipy refuses samples of one: a part with a single problem says nothing of its spread
-    if min(counts.values()) < 2:
-        return {}, {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # undefined draws: see percentiles
+        warnings.simplefilter("ignore")  # undefined draws and values that do not vary: see below
         result = bootstrap(
             [np.arange(counts[part]) for part in parts],
             resampled,
             n_resamples=resamples,
             batch=BATCH,
             vectorized=True,
-            method="percentile",
+            method="BCa",
             confidence_level=LEVEL,
             rng=np.random.default_rng(seed),
         )
-    values = dict(zip(names, result.bootstrap_distribution, strict=True))
-    by_part: dict[str, dict[str, Interval]] = {part: {} for part in parts}
-    for (part, name), one in values.items():
-        if (found := percentiles(one)) is not None:
-            by_part[part][name] = found
-    means: dict[str, Interval] = {}
-    for name in dict.fromkeys(name for _, name in names):
-        every = [values[part, name] for part in parts if (part, name) in values]
-        if len(every) == len(parts) and (found := percentiles(np.mean(every, axis=0))) is not None:
-            means[name] = found
-    return by_part, means
+    found: dict[str, dict[str, Interval]] = {part: {} for part in ("", *parts)}
+    bounds = np.stack([result.confidence_interval.low, result.confidence_interval.high], axis=-1)
+    for (part, name), corrected, draws in zip(names, bounds, result.bootstrap_distribution, strict=True):
+        one = percentiles(draws) if np.isnan(corrected).any() else (float(corrected[0]), float(corrected[1]))
+        if one is not None:
+            found[part][name] = one
+    return {part: found[part] for part in parts}, found[""]
 
 
 def multiplicities(drawn: Any, count: int) -> Floats:
