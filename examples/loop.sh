@@ -31,6 +31,6 @@ for labels in cpmi mc; do
     step run --prm "$OUT/prm-$labels" --task processbench --subset gsm8k $LIMIT --output_path "$OUT/processbench-$labels"
     step run --prm "$OUT/prm-$labels" --task gsm8k --candidates "$CANDIDATES" $LIMIT --output_path "$OUT/best-of-4-$labels"
 done
-cpmi-eval leaderboard "$OUT"/label-cpmi "$OUT"/label-mc --sort step_auc
-cpmi-eval leaderboard "$OUT"/processbench-cpmi "$OUT"/processbench-mc --sort step_auc --published
-cpmi-eval leaderboard "$OUT"/best-of-4-cpmi "$OUT"/best-of-4-mc
+cpmi-eval leaderboard show "$OUT"/label-cpmi "$OUT"/label-mc --sort step_auc
+cpmi-eval leaderboard show "$OUT"/processbench-cpmi "$OUT"/processbench-mc --sort step_auc --published
+cpmi-eval leaderboard show "$OUT"/best-of-4-cpmi "$OUT"/best-of-4-mc

@@ -22,10 +22,12 @@ import cpmi_eval
 from cpmi_eval import registry
 from cpmi_eval.cli import main
 from cpmi_eval.errors import UnknownNameError
-from cpmi_eval.leaderboards.board import main_metric, ranked, read_row
+from cpmi_eval.leaderboards.board import boards, main_metric, ranked
+from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.metrics import best_of_n
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS, expected_best, expected_pass, expected_votes
 from cpmi_eval.metrics.outcome import Metric, Outcome, metrics_of
+from cpmi_eval.records import read_run
 from cpmi_eval.reports.best_of_n import facts, tables
 from cpmi_eval.types import Candidate, Failure, Gold, StepScores, Trace, TraceFailure
 
@@ -390,7 +392,14 @@ def test_details_are_no_columns(data: dict[str, Any], capsys: pytest.CaptureFixt
     names = [cell.strip() for cell in heading.strip("┃ ").split("┃")]
     assert names[:7] == ["task", "pass@1", "maj@4", "bon@4", "wvote@4", "pass@4", "AUC"]
     assert "threshold" not in shown
-    assert list(read_row(Path("run")).metrics) == ["pass@1", "maj@4", "bon@4", "wvote@4", "pass@4", "outcome_auc"]
+    assert list(row_of(read_run(Path("run"))).parts["math"].metrics) == [
+        "pass@1",
+        "maj@4",
+        "bon@4",
+        "wvote@4",
+        "pass@4",
+        "outcome_auc",
+    ]
 
 
 def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,18 +407,22 @@ def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], capsys: pytes
     lines = Path("solutions.jsonl").read_text().replace("lost", "0.5")
     Path("whole.jsonl").write_text(lines)
     runs = [cpmi_eval.evaluate(name, "math", output_path=name, **data).path for name in ("oracle", "marked")]
-    rows = [read_row(path) for path in runs]
-    assert main_metric(rows) == "bon@4"
-    assert [(rank, row.labeler) for rank, row in ranked(rows, "bon@4")] == [(1, "marked"), (None, "oracle")]
+    (board,) = boards((row_of(read_run(path)), None) for path in runs)
+    assert main_metric(board) == "bon@4"
+    oracles, others = ranked(board, "bon@4")[::-1]
+    assert [(one.entry.row.scorer, one.place, one.reason) for one in (*others, *oracles)] == [
+        ("marked", "1", ""),
+        ("oracle", "", "oracle"),
+    ]
     with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", *map(str, runs)])
+        main(["leaderboard", "show", *map(str, runs)])
     shown = capsys.readouterr().out
     assert "ranked by bon@4 within each kind" in shown
     assert "* is given the reference answer, an oracle where solutions are selected, so never ranked" in shown
     assert "ranked apart" not in shown
     with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", *map(str, runs), "--sort", "outcome_auc", "--json"])
-    ((first, second),) = json.loads(capsys.readouterr().out)["boards"]
-    assert (first["labeler"], first["rank"], first["oracle"]) == ("marked", 1, False)
-    assert (second["labeler"], second["rank"], second["oracle"]) == ("oracle", None, True)
+        main(["leaderboard", "show", *map(str, runs), "--sort", "outcome_auc", "--json"])
+    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    found = {row["scorer"]: (row["rank"], row["oracle"]) for row in board["rows"]}
+    assert found == {"marked": ([1, 1], False), "oracle": (None, True)}
     assert "an oracle" in facts(cpmi_eval.evaluate("oracle", "math", output_path="oracle", **data).summary)["selection"]

@@ -194,7 +194,7 @@ WRONG = {
     "limit of one": ((*RANDOM, "--limit", "1.0"), "limit must be a whole number of at least 1 or a share below 1"),
     "seed": ((*RANDOM, "--seed", "-1"), "seed must be a whole number at least 0"),
     "batch size": ((*RANDOM, "--batch_size", "big"), "batch size must be auto or a whole number, not 'big'"),
-    "threshold": ((*RANDOM, "--threshold", "fixd:1"), "use native or fixed:x"),
+    "threshold": ((*RANDOM, "--threshold", "fixd:1"), "use native, fixed:x, dev:SUBSET"),
     "pairs": ((*RANDOM[:5], "--task_args", "n"), "expected key=value[,key=value...], stopped at 'n'"),
     "pairs twice": ((*RANDOM[:5], "--task_args", "n=1,n=2"), "n is given twice"),
     "model": ((*CPMI, "--model", "./absent"), "no model './absent'"),
@@ -209,8 +209,7 @@ WRONG = {
         ("run", "--labeler", "cpmi", "--prm_spec", "trl", "--task", "synthetic"),
         "give --prm too",
     ),
-    "no run to rank": (("leaderboard", "absent"), "absent is not a run directory"),
-    "nothing to rank": (("leaderboard",), "name the runs to rank"),
+    "no run to rank": (("leaderboard", "show", "absent"), "absent is not a run directory"),
 }
 
 
@@ -248,7 +247,7 @@ def test_json_is_one_document_and_nothing_else(cli: Cli) -> None:
     assert document == {"path": "a", **json.loads(Path("a/results.json").read_text())}
     shown = json.loads(cli("show", "a", "--json").out)
     assert {key: shown[key] for key in document} == document
-    for args in (("ls", "tasks", "--json"), ("leaderboard", "a", "--json"), ("show", "a", "--json")):
+    for args in (("ls", "tasks", "--json"), ("leaderboard", "show", "a", "--json"), ("show", "a", "--json")):
         done = cli(*args)
         json.loads(done.out)
         assert (done.code, done.err) == (0, "")
@@ -396,7 +395,7 @@ def test_show_of_an_unfinished_run_says_how_to_finish_it(
     assert (done.code, done.out) == (2, "")
     assert "a is not finished" in done.err
     assert "synthetic-0001" in cli("show", "a", "--trace", "synthetic-0001").out
-    refused = cli("leaderboard", "a")
+    refused = cli("leaderboard", "show", "a")
     assert refused.code == 2
     assert "a is not finished" in refused.err
     # The command it proposes works.
@@ -455,7 +454,7 @@ def test_ls_prints_a_summary_as_it_is_written(
     assert summary in cli("ls", "labelers").out
 
 
-# --- show and leaderboard, over run directories written by hand ------------------------------------------------------
+# --- show, over run directories written by hand ------------------------------------------------------
 
 CONFIG = {
     "labeler": "cpmi",
@@ -676,111 +675,9 @@ def test_steps_are_tinted_from_red_to_green_where_colour_is_wanted(cli: Cli, mon
     assert "\x1b" not in cli(*args).out
 
 
-# --- leaderboard ----------------------------------------------------------------------------------------------------
-
-
-def entry(path: str, f1: float | None, kind: str = "labeler", auc: float = 0.5, **changes: Any) -> str:
-    """Write a finished run of 20 synthetic traces and return its path."""
-    found = metrics(f1, f1, f1, auc, 20)
-    labeler = {"name": path, "kind": kind, "uses_reference": kind == "labeler"}
-    summary = one_subset(results={"synthetic/arithmetic": found, "synthetic": found}, labeler=labeler)
-    summary["config"] = {**summary["config"], "labeler": path}
-    write_run(path, {**summary, **changes}, [], [])
-    return path
-
-
-def board(cli: Cli, *args: str) -> list[list[tuple[int | None, str]]]:
-    groups = json.loads(cli("leaderboard", *args, "--json").out)["boards"]
-    return [[(row["rank"], row["labeler"]) for row in group] for group in groups]
-
-
-def test_ranks_are_within_a_kind_and_ties_share_them(cli: Cli) -> None:
-    runs = [
-        entry("weak", 0.1),
-        entry("floor", 0.9, "baseline"),
-        entry("tied", 0.5),
-        entry("strong", 0.7),
-        entry("level", 0.5),
-        entry("trained", 0.6, "prm"),
-    ]
-    (group,) = board(cli, *runs)
-    ranks = {labeler: rank for rank, labeler in group}
-    assert ranks == {"strong": 1, "tied": 2, "level": 2, "weak": 4, "floor": 1, "trained": 1}
-    assert [labeler for _, labeler in group] == ["floor", "strong", "trained", "tied", "level", "weak"]
-
-
-def test_what_was_not_scored_whole_or_has_no_value_is_not_ranked(cli: Cli) -> None:
-    runs = [
-        entry("undecided", None),
-        entry("partial", 0.9, coverage={"synthetic/arithmetic": counts(20, 19)}),
-        entry("unreferenced", 0.8, coverage={"synthetic/arithmetic": counts(20, 18, 2)}),
-        entry("whole", 0.1),
-    ]
-    (group,) = board(cli, *runs)
-    assert group == [(1, "whole"), (None, "partial"), (None, "unreferenced"), (None, "undecided")]
-
-
-def cost(seconds: float, computed: int) -> dict[str, Any]:
-    tokens = {"requested": 10 * computed, "computed": computed, "generated": 0}
-    return {"wall_seconds": {"total": seconds}, "tokens": tokens, "peak_memory_bytes": 0, "sessions": 1}
-
-
-def test_sorting_by_another_metric_or_by_cost(cli: Cli) -> None:
-    a = entry("a", 0.3, auc=0.9, cost=cost(50.0, 100))
-    b = entry("b", 0.6, auc=0.2, cost=cost(10.0, 900))
-    assert board(cli, a, b) == [[(1, "b"), (2, "a")]]
-    assert board(cli, a, b, "--sort", "step_auc") == [[(1, "a"), (2, "b")]]
-    assert board(cli, a, b, "--sort", "wall_seconds") == [[(1, "b"), (2, "a")]]
-    assert board(cli, a, b, "--sort", "computed") == [[(1, "a"), (2, "b")]]
-    done = cli("leaderboard", a, b, "--sort", "step-auc")
-    assert done.code == 2
-    assert "unknown column to sort by 'step-auc'. Did you mean 'step_auc'" in done.err
-
-
-def test_other_traces_other_data_or_another_task_are_another_board(cli: Cli) -> None:
-    def config(**changes: Any) -> dict[str, Any]:
-        return {**one_subset()["config"], **changes}
-
-    base = entry("base", 0.5, config=config(labeler="base"))
-    for name, changes in {
-        "limit": {"config": config(labeler="limit", limit=19)},
-        "seed": {"config": config(labeler="seed", seed=1)},
-        "traces": {"coverage": {"synthetic/arithmetic": counts(21, 21)}},
-        "data": {"data": [{"name": "synthetic", "revision": None, "sha256": "ff", "rows": 200}]},
-        "task": {**summary_of(), "config": {**CONFIG, "labeler": "task"}},
-    }.items():
-        assert len(board(cli, base, entry(name, 0.5, **changes))) == 2, name
-    # How it was scored is no reason to part.
-    same = config(labeler="same", threshold="fixed:0.1", model="other", batch_size=3, output_path="x")
-    assert len(board(cli, base, entry("same", 0.4, config=same))) == 1
-
-
-def test_a_seed_without_a_limit_is_no_other_board(cli: Cli) -> None:
-    runs = [
-        entry(name, 0.5, config={**one_subset()["config"], "labeler": name, "limit": None, "seed": seed})
-        for seed, name in enumerate(("a", "b"))
-    ]
-    assert len(board(cli, *runs)) == 1
-
-
-def test_leaderboard_table(cli: Cli) -> None:
-    write_run("cpmi", summary_of(), FAILED, [])
-    runs = [
-        entry("floor", 0.08, "baseline", cost=cost(0.4, 0)),
-        entry("good", 0.52, auc=0.7123, cost=cost(125.0, 12_345)),
-        entry("better", 0.61, model=summary_of()["model"], cost=cost(7450.0, 1_234_567)),
-        entry("lost", 0.7, "prm", coverage={"synthetic/arithmetic": counts(20, 17)}),
-    ]
-    done = cli("leaderboard", *runs, "cpmi")
-    assert (done.code, done.err) == (0, "")
-    for cell in ("20/20", "17/20", "1388/1400", "scored"):
-        assert cell in done.out, f"{cell} was cut off"
-    snapshot.check("leaderboard", done.out)
-
-
 def test_a_results_file_of_something_else(cli: Cli) -> None:
     write_run("odd", {"results": {}}, [], [])
-    done = cli("leaderboard", "odd")
+    done = cli("leaderboard", "show", "odd")
     assert done.code == 2
     assert "results.json is not a run's results" in done.err
     shown = cli("show", "odd")
@@ -791,7 +688,7 @@ def test_a_results_file_of_something_else(cli: Cli) -> None:
 # --- help -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "run", "label", "generate", "train", "ls", "show", "leaderboard"])
+@pytest.mark.parametrize("command", ["", "run", "label", "generate", "train", "ls", "show", "leaderboard", "validate"])
 def test_help(cli: Cli, command: str) -> None:
     done = cli(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")

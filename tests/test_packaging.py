@@ -173,7 +173,7 @@ def test_the_installed_package_runs_and_ranks(installed: Path, tmp_path: Path) -
     done = cli(tmp_path, *args, paths=(installed,))
     assert done.code == 0, done.err
     assert json.loads(done.out)["coverage"]["synthetic/arithmetic"]["scored"] == 5
-    assert "random" in cli(tmp_path, "leaderboard", "a", paths=(installed,)).out
+    assert "random" in cli(tmp_path, "leaderboard", "show", "a", paths=(installed,)).out
 
 
 def test_the_console_script_is_declared(wheel: Path) -> None:

@@ -3,67 +3,85 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-import cpmi_eval
 from cpmi_eval.cli import main
-from cpmi_eval.leaderboards import published
-from cpmi_eval.reports.published import published_table
+from cpmi_eval.leaderboards import files
+from cpmi_eval.leaderboards.schema import Row
+from cpmi_eval.reports.board import Grid, markdown, published_grid
+
+TASKS = ("best_of_8", "labels", "processbench")
 
 
-@pytest.mark.parametrize("board", published.names())
-def test_every_row_names_its_source_and_its_values_are_fractions(board: str) -> None:
-    rows = published.read(board)
-    assert len({row.name for row in rows}) == len(rows) > 3
+def read(task: str) -> tuple[Row, ...]:
+    return tuple(row for row in files.read(files.shipped()[task]) if row.origin == "published")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_row_names_its_source_and_its_values_are_fractions(task: str) -> None:
+    rows = read(task)
+    assert len({row.scorer for row in rows}) == len(rows) > 3
     for row in rows:
+        assert row.source is not None
         assert row.source.startswith("arXiv ")
-        assert row.task == board
-        for metrics in row.results.values():
-            assert all(0 < value < 1 or name.startswith("relative_") for name, value in metrics.items())
+        for part in row.parts.values():
+            assert all(one.value is not None for one in part.metrics.values())
+            assert all(0 < one.value < 1 or name.startswith("relative_") for name, one in part.metrics.items())
 
 
 def test_the_mean_of_a_processbench_row_is_that_of_its_subsets() -> None:
-    for row in published.read("processbench"):
-        f1 = {task: metrics["f1"] for task, metrics in row.results.items()}
+    for row in read("processbench"):
+        f1 = {task: part.metrics["f1"].value for task, part in row.parts.items()}
         mean = f1.pop("processbench")
         assert len(f1) == 4
-        assert mean == pytest.approx(sum(f1.values()) / 4, abs=0.0011), row.name
+        assert mean == pytest.approx(sum(f1.values()) / 4, abs=0.0011), row.scorer
 
 
 def test_known_values() -> None:
-    (row,) = (one for one in published.read("processbench") if one.name == "Qwen2.5-Math-PRM-7B")
-    assert row.results["processbench/gsm8k"] == {"f1": 0.824}
-    assert row.results["processbench"] == {"f1": 0.735}
-    (paper,) = (one for one in published.read("labels") if one.name == "CPMI")
-    assert (paper.results["labels"]["label_auc"], paper.results["labels"]["relative_time"]) == (0.765, 0.16)
+    (row,) = (one for one in read("processbench") if one.scorer == "Qwen2.5-Math-PRM-7B")
+    assert {part: one.metrics["f1"].value for part, one in row.parts.items()} == {
+        "processbench/gsm8k": 0.824,
+        "processbench/math": 0.776,
+        "processbench/olympiadbench": 0.675,
+        "processbench/omnimath": 0.663,
+        "processbench": 0.735,
+    }
+    (paper,) = (one for one in read("labels") if one.scorer == "CPMI")
+    metrics = paper.parts["labels"].metrics
+    assert (metrics["label_auc"].value, metrics["relative_time"].value) == (0.765, 0.16)
+    assert paper.uses_reference
+    (ceiling,) = (one for one in read("best_of_8") if one.scorer == "pass@8")
+    assert (ceiling.kind, ceiling.uses_reference) == ("baseline", True)
+    assert "ceiling" in ceiling.note
 
 
-def test_a_board_without_reference_rows_has_none() -> None:
-    assert published.read("synthetic") == ()
+def test_the_table_shows_values_marks_and_sources() -> None:
+    grid = published_grid(read("processbench"), ["processbench/gsm8k", "processbench"])
+    assert grid.title == "processbench: published, not measured here and not ranked"
+    assert [head.heading for head in grid.columns] == ["kind", "scorer", "gsm8k F1", "mean F1", "source"]
+    (line,) = (line for line in grid.sections[0] if line[1] == "Qwen2.5-Math-PRM-7B")
+    assert line == ("prm", "Qwen2.5-Math-PRM-7B", "82.4", "73.5", "[1]")
+    assert grid.notes[0] == "[1] arXiv 2501.07301, Table 7"
 
 
-def test_the_table_shows_values_marks_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    table = published_table(published.read("processbench"), ["processbench/gsm8k", "processbench"])
-    Console(width=130).print(table)
-    shown = capsys.readouterr().out
-    assert "published, not measured here" in shown
-    (line,) = (line for line in shown.splitlines() if "Qwen2.5-Math-PRM-7B" in line)
-    assert line.split() == ["prm", "Qwen2.5-Math-PRM-7B", "82.4", "73.5", "[1]"]
-    assert "[1] arXiv 2501.07301, Table 7" in shown
+def test_costs_relative_to_another_labeler_are_percentages_of_it() -> None:
+    grid = published_grid(read("labels"))
+    (line,) = (line for line in grid.sections[0] if line[1] == "CPMI*")
+    assert line[-3:] == ("16%", "2%", "[1]")
+    assert "* is given the reference answer" in grid.notes
 
 
-def test_the_leaderboard_command_adds_them_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = cpmi_eval.evaluate("constant", "synthetic", limit=2, output_path=tmp_path / "run").path
+def test_a_value_that_a_row_lacks_is_a_dash() -> None:
+    assert "| – |" in markdown(Grid("t", (), ((("–",),),), ()))
+    rows = [*read("processbench")[:1], *(one for one in read("processbench") if one.kind == "critic")]
+    first = Row(**{**vars(rows[0]), "parts": {"processbench": rows[0].parts["processbench"]}})
+    assert published_grid([*rows[1:], first]).sections[0][-1][2:-1] == ("–", "–", "–", "–", "31.5")
+
+
+def test_they_are_shown_where_a_task_is_named_and_never_ranked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", str(run), "--published", "--json", "--sort", "step_auc"])
-    measured = json.loads(capsys.readouterr().out)
-    assert len(measured["boards"]) == 1
-    assert measured["published"] == []  # there are none on this task
-    with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", "--published", "--json"])
-    everything = json.loads(capsys.readouterr().out)["published"]
-    assert [len(rows) for rows in everything] == [6, 4, 21]
+        main(["leaderboard", "show", *TASKS, "--json"])
+    found = json.loads(capsys.readouterr().out)["published"]
+    assert [sum(row["task"] == task for row in found) for task in TASKS] == [6, 4, 21]
+    assert all("rank" not in row for row in found)

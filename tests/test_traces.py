@@ -11,13 +11,16 @@ import pytest
 
 import cpmi_eval
 from cpmi_eval.errors import DataError, UnknownNameError, UsageError
-from cpmi_eval.leaderboards.board import ranked, read_row
+from cpmi_eval.leaderboards.board import boards, main_metric, ranked
+from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.metrics import first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
 from cpmi_eval.protocols import LoadOptions, Task
+from cpmi_eval.records import read_run
 from cpmi_eval.registry import load as load_plugin
+from cpmi_eval.reports.board import board_grid, markdown, shown
 from cpmi_eval.reports.console import stdout
-from cpmi_eval.reports.tables import leaderboard, run_report
+from cpmi_eval.reports.tables import run_report
 from cpmi_eval.reports.trace import trace_report
 from cpmi_eval.tasks.traces import Traces
 from cpmi_eval.types import Gold, TaskData
@@ -131,8 +134,8 @@ def test_metrics_leave_out_what_is_not_annotated() -> None:
     annotated = [Outcome(Gold(1), (0.9, 0.1), 1), Outcome(Gold(-1), (0.8, 0.7), -1)]
     more = [*annotated, Outcome(Gold(None), (0.0, 1.0), 0), Outcome(Gold(None), None, None)]
     for metric in (first_error.compute, ranking.compute):
-        assert metric(more) == metric(annotated)
-        assert set(metric(more[2:]).values()) == {Metric(None, 0)}
+        assert metric(more).metrics() == metric(annotated).metrics()
+        assert set(metric(more[2:]).metrics().values()) == {Metric(None, 0)}
 
 
 def printed(report: Any, capsys: pytest.CaptureFixture[str]) -> str:
@@ -147,13 +150,14 @@ def test_a_run_without_annotations_shows_no_metric(capsys: pytest.CaptureFixture
     report = printed(run_report(result.summary, result.rows, "run"), capsys)
     assert "0 of 2 traces are annotated" in report
     assert "0.0 " not in report.split("wall time")[0]
-    row = read_row(Path("run"))
-    assert ranked([row], "f1") == [(None, row)]
-    assert "not ranked" in printed(leaderboard([row], "f1"), capsys)
+    (board,) = boards([(row_of(read_run(Path("run"))), None)])
+    ((placed,),) = ranked(board, "f1")
+    assert (placed.rank, placed.reason) == (None, "no value")
+    assert "not ranked, no F1" in markdown(board_grid(shown(board, "f1", [[placed]])))
     trace = {**LINE, "id": "two", "answer": None}
-    shown = printed(trace_report(result.rows[1], trace), capsys)
-    assert "label: none (this trace is not annotated)" in shown
-    assert "prediction: no error\n" in shown
+    text = printed(trace_report(result.rows[1], trace), capsys)
+    assert "label: none (this trace is not annotated)" in text
+    assert "prediction: no error\n" in text
 
 
 def test_a_task_without_metrics_can_be_run_shown_and_ranked_by_cost(
@@ -164,10 +168,12 @@ def test_a_task_without_metrics_can_be_run_shown_and_ranked_by_cost(
     result = cpmi_eval.evaluate("constant", "traces", task_args={"path": "mine.jsonl"}, output_path="run")
     assert result.results == {"traces/file": {}, "traces": {}}
     assert "traces/file" in printed(run_report(result.summary, result.rows, "run"), capsys)
-    row = read_row(Path("run"))
-    assert "constant" in printed(leaderboard([row], "wall_seconds"), capsys)
+    (board,) = boards([(row_of(read_run(Path("run"))), None)])
+    assert main_metric(board) == "wall_seconds"
+    ((placed,),) = ranked(board, "wall_seconds")
+    assert placed.place == "1"
     with pytest.raises(UnknownNameError, match=r"unknown column to sort by 'f1'.*wall_seconds"):
-        ranked([row], "f1")
+        ranked(board, "f1")
 
 
 def test_a_run_that_is_annotated_in_part_says_so(capsys: pytest.CaptureFixture[str]) -> None:

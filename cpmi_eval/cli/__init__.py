@@ -9,12 +9,18 @@ from collections.abc import Sequence
 import click
 
 from cpmi_eval import __version__
+from cpmi_eval.cli.check import check
 from cpmi_eval.cli.compare import compare_command
+from cpmi_eval.cli.export import export_command
 from cpmi_eval.cli.generate import generate_command
-from cpmi_eval.cli.inspect import leaderboard, ls, show
+from cpmi_eval.cli.inspect import ls, show
 from cpmi_eval.cli.label import label
+from cpmi_eval.cli.leaderboard import leaderboard_group
+from cpmi_eval.cli.paired import paired_command
+from cpmi_eval.cli.rescore import rescore_command
 from cpmi_eval.cli.run import run
 from cpmi_eval.cli.train import train_command
+from cpmi_eval.cli.validate import validate_command
 from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
 
@@ -30,18 +36,23 @@ def cli() -> None:
     """Evaluate step-level reward labelers and process reward models: quality, cost, leaderboards.
 
     Options may be written with - or _. Settings of a run can also come from the environment (CPMI_EVAL_<OPTION>) or
-    from a --config file. Exit codes: 0 done, 1 rows failed, 2 wrong usage or missing data, 130 interrupted.
+    from a --config file. Exit codes: 0 done, 1 rows or a check failed, 2 wrong usage or missing data, 130 interrupted.
     """
 
 
 cli.add_command(run)
 cli.add_command(compare_command)
+cli.add_command(check)
 cli.add_command(label)
 cli.add_command(generate_command)
 cli.add_command(train_command)
 cli.add_command(ls)
 cli.add_command(show)
-cli.add_command(leaderboard)
+cli.add_command(rescore_command)
+cli.add_command(paired_command)
+cli.add_command(export_command)
+cli.add_command(leaderboard_group)
+cli.add_command(validate_command)
 
 
 def main(args: Sequence[str] | None = None) -> None:
