@@ -45,7 +45,7 @@ def _row(run: Run, manifest: JSON) -> Row:
         origin="measured",
         scorer=scorer,
         kind=labeler["kind"],
-        parts=_parts(run, config["task"], config["limit"]),
+        parts=_parts(run, config["task"], _limit(run, manifest)),
         settings=settings,
         uses_reference=labeler["uses_reference"],
         model=None if model is None else _described(model, config),
@@ -105,6 +105,12 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, portable(value)) if isinstance(value, str) else value
 
 
+def _limit(run: Run, manifest: JSON) -> float | None:
+    """Return what the run was restricted to: its limit, or as many traces as it was left with to match other runs."""
+    limit: float | None = run.summary["config"]["limit"]
+    return len(run.records) if limit is None and "only" in manifest["identity"] else limit
+
+
 def _parts(run: Run, task: str, limit: float | None) -> dict[str, Part]:
     """Return the parts that results are reported on, and the mean over them."""
     reported = run.summary["results"]
@@ -138,7 +144,7 @@ def _cost(records: Sequence[Record]) -> Cost:
     return _sum(
         [
             Cost(
-                seconds=one.cost["seconds"],
+                seconds=one.cost.get("wall_seconds", one.cost["seconds"]),
                 device_seconds=one.cost["device_seconds"],
                 peak_memory_bytes=one.cost["peak_memory_bytes"],
                 **{name: one.cost["tokens"][name] for name in ("requested", "computed", "generated")},

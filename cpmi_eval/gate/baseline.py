@@ -214,7 +214,7 @@ def _tokens(records: tuple[Record, ...]) -> Tokens:
 
 
 def _speed(run: Run) -> Speed:
-    seconds = rounded(sum(one.cost["seconds"] for one in run.records))
+    seconds = rounded(sum(one.cost.get("wall_seconds", one.cost["seconds"]) for one in run.records))
     computed = _tokens(run.records).computed
     unit, amount = ("tokens", computed) if computed else ("traces", len(run.records))
     return Speed(unit, rounded(amount / seconds) if seconds else 0.0, seconds)

@@ -153,11 +153,12 @@ def _tested(run: Run, then: Baseline, now: Baseline, one: _Moved) -> _Moved:
 
 def _outcomes(run: Run, side: Baseline, part: str) -> list[Outcome]:
     """Return what metrics see of one side: the run's annotations with the scores that the baseline format keeps."""
-    own = side.by_key
-    return [
+    own, records, outcomes = side.by_key, run.parts[part], run.outcomes(part)
+    scored = [
         replace(outcome, scores=own[part, record.id].scores, prediction=own[part, record.id].prediction)
-        for outcome, record in zip(run.outcomes(part), run.parts[part], strict=True)
+        for outcome, record in zip(outcomes[: len(records)], records, strict=True)
     ]
+    return scored + outcomes[len(records) :]  # those without any step, which nobody scores
 
 
 def _function(run: Run, outcomes: Sequence[Outcome], metric: str) -> MetricFunction | None:

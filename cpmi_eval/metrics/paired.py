@@ -376,7 +376,7 @@ def _in_order(run: Run, keys: Sequence[Key]) -> dict[str, list[Outcome]]:
     known = {
         (record.part, record.id): one
         for part in parts
-        for record, one in zip(run.parts[part], run.outcomes(part), strict=False)  # then those without any step
+        for record, one in zip(run.parts[part], run.outcomes(part), strict=False)  # those without any step come last
     }
     found: dict[str, list[Outcome]] = {part: [] for part in parts}
     for key in keys:
