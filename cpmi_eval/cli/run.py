@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ SHORTHANDS = (
     ),
     setting("candidates", metavar="FILE", help="Solutions to select among; short for --task_args candidates=FILE."),
     setting(
+        "base_url",
+        metavar="URL",
+        help="Root of an OpenAI-compatible API, for --backend server; short for --model_args base_url=URL.",
+    ),
+    setting(
         "trust_remote_code",
         is_flag=True,
         help="Run code that a checkpoint brings; short for --model_args trust_remote_code=true.",
@@ -113,6 +119,19 @@ CONFIG = click.option(
     help="YAML or JSON with any of these options, or a run's manifest.json.",
 )
 RESUME = click.option("--resume/--fresh", default=True, help="Go on where this run stopped (default), or set it aside.")
+
+
+WORKERS = option(
+    "workers",
+    type=INTEGER,
+    metavar="N",
+    help="Score on N Ray workers, each with a model of its own: one per GPU, else sharing the CPUs.",
+)
+RAY_ADDRESS = option(
+    "ray_address",
+    metavar="auto|host:port",
+    help="Ray cluster that the workers run on; by default one on this machine, for the run.",
+)
 
 
 def run_options(**changes: Mapping[str, Any] | None) -> Callable[[F], F]:
@@ -155,6 +174,8 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
         long["labeler_args"] = _added(long["labeler_args"], "labeler_args", spec=spec)
     if options.get("candidates") is not None:
         long["task_args"] = _added(long["task_args"], "task_args", candidates=options["candidates"])
+    if options.get("base_url") is not None:
+        long["model_args"] = _added(long["model_args"], "model_args", base_url=options["base_url"])
     if options.get("trust_remote_code"):
         long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=True)
     return long
@@ -187,19 +208,28 @@ def check_labeler(options: Mapping[str, Any]) -> None:
 
 @click.command(help=HELP)
 @run_options(task={"required": True})
+@WORKERS
+@RAY_ADDRESS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def run(resume: bool, as_json: bool, **options: Any) -> int:
     """Score a task's traces with a labeler; report quality, cost and failures."""
     options = expand(options)
     check_labeler(options)
     try:
-        with drawn_progress() as progress:
+        with drawn_progress() as progress, _for_results(options["workers"]):
             result = evaluate(**options, fresh=not resume, progress=progress)
     except KeyboardInterrupt:
         click.echo(INTERRUPTED, err=True)
         return EXIT_INTERRUPTED
     print_result(result, as_json)
     return EXIT_FAILED_ROWS if result.failed else EXIT_OK
+
+
+@contextmanager
+def _for_results(workers: int | None) -> Iterator[None]:
+    """Keep stdout for results: Ray prints there what it has to say of lost workers."""
+    with nullcontext() if workers is None else redirect_stdout(sys.stderr):
+        yield
 
 
 def print_result(result: RunResult, as_json: bool) -> None:

@@ -73,6 +73,9 @@ def _cost(summary: JSON) -> Iterator[Text]:
     yield _fact(
         "wall time", f"{fmt.seconds(wall['total'])} = scoring {fmt.seconds(scoring)} + loading {loading}{sessions}"
     )
+    if "workers" in cost:
+        lost, again = cost["worker_restarts"], cost["retried_batches"]
+        yield _fact("workers", f"{cost['workers']}" + (f"; {lost} lost, {again} batches given out again" if lost else ""))
     shared = ""
     if computed and scoring:
         shared = f" ({requested / computed:.1f}x fewer; {computed / scoring:,.0f} per second)"

@@ -1,0 +1,200 @@
+"""Replies of an OpenAI-compatible server, read with distrust: what is amiss is a typed failure of that request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cpmi_eval.backends.serving.faults import RequestError
+from cpmi_eval.types import JSON, Tokens
+
+SHOWN_CHARACTERS = 200
+TOO_LONG = ("context length", "context window", "context size", "maximum context", "too long", "exceeds the available")
+FINISHES: dict[str, Literal["stop", "length"]] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+}
+NO_PROBABILITY = -9998.0  # servers write -9999 for minus infinity, which JSON lacks
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as the server counts them; ``cached`` of the prompt's were not computed."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+    def tokens(self) -> Tokens:
+        """Return them as the meter counts: the last token of a completion is not read again."""
+        requested = self.prompt + max(self.completion - 1, 0)
+        return Tokens(requested, requested - self.cached, self.completion)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The text of one completion."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Tokens of a text and their log-probabilities; ``None`` where the server gives none.
+
+    ``generated``: how many of them at the end were generated.
+    """
+
+    tokens: tuple[str, ...]
+    logprobs: tuple[float | None, ...]
+    generated: int
+
+
+def shown(value: object) -> str:
+    """Return a value in few words, for a message."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def is_too_long(message: str) -> bool:
+    """Return whether a server's complaint is about the length of a prompt."""
+    return any(words in message.casefold() for words in TOO_LONG)
+
+
+def choice_of(reply: JSON, model: str | None) -> JSON:
+    """Return the first choice of a reply.
+
+    Args:
+        reply: the body.
+        model: the name that the server must answer as; ``None``: any.
+
+    Raises:
+        RequestError: an error in a body that came with 200, another model's answer, or no choice.
+    """
+    if reply.get("error"):
+        error = reply["error"]
+        message = error.get("message", error) if isinstance(error, dict) else error
+        raise RequestError(
+            "too_long" if is_too_long(str(message)) else "server_error", f"an error with 200: {shown(message)}"
+        )
+    if model is not None and reply.get("model") != model:
+        raise RequestError("wrong_model", f"{reply.get('model')!r} answered where {model!r} was asked")
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise RequestError("bad_response", f"a reply without choices: {shown(reply)}")
+    return choices[0]
+
+
+def usage_of(reply: JSON) -> Usage:
+    """Return the usage of a reply.
+
+    Raises:
+        RequestError: there is none, or one that cannot be.
+    """
+    usage = reply.get("usage")
+    if not isinstance(usage, dict):
+        raise RequestError("no_usage", "the reply does not say how many tokens it took; costs would be unknown")
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    counts = (usage.get("prompt_tokens"), 0 if cached is None else cached, usage.get("completion_tokens", 0))
+    whole = all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
+    if not whole or counts[0] == 0 or counts[1] > counts[0]:  # type: ignore[operator]
+        raise RequestError("no_usage", f"the reply counts its tokens as {shown(usage)}, which cannot be")
+    return Usage(*counts)  # type: ignore[arg-type]
+
+
+def written(reply: JSON, model: str | None, stop: Sequence[str] = ()) -> Written:
+    """Return the text of a reply, cut at the first of ``stop`` where the server has not done so.
+
+    Raises:
+        RequestError: see :func:`choice_of` and :func:`usage_of`; or no text, or an end that was not reached.
+    """
+    choice, usage = choice_of(reply, model), usage_of(reply)
+    text = _text(choice)
+    finish = FINISHES.get(str(choice.get("finish_reason")))
+    if finish is None:
+        raise RequestError("bad_response", f"a completion that finished with {choice.get('finish_reason')!r}")
+    if text and usage.completion == 0:
+        raise RequestError("no_usage", f"the reply counts 0 tokens for a completion of {len(text)} characters")
+    ends = [at for at in (text.find(one) for one in stop) if at >= 0]
+    return Written(text[: min(ends)], "stop", usage) if ends else Written(text, finish, usage)
+
+
+def _text(choice: JSON) -> str:
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if text is None and isinstance(message, dict) and choice.get("finish_reason") == "length":
+        return ""  # cut off while it was still thinking, in a field of its own
+    if not isinstance(text, str):
+        raise RequestError("bad_response", f"a completion without text: {shown(choice)}")
+    return text
+
+
+def listed(choice: JSON, generated: int) -> Listed:
+    """Return the tokens and log-probabilities of a choice in the form of the completions API (``logprobs``).
+
+    Args:
+        choice: of a reply.
+        generated: how many tokens were generated, as its usage says.
+
+    Raises:
+        RequestError: there are none.
+    """
+    given = choice.get("logprobs")
+    if not isinstance(given, dict):
+        raise RequestError("bad_response", "the reply carries no log-probabilities")
+    tokens, values = given.get("tokens"), given.get("token_logprobs")
+    if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
+        raise RequestError("bad_response", f"log-probabilities without a token each: {shown(given)}")
+    return Listed(tuple(map(str, tokens)), tuple(map(_number, values)), generated)
+
+
+def listed_prompt(choice: JSON) -> Listed:
+    """Return the same from vLLM's ``prompt_logprobs``: per token, ``{id: {logprob, decoded_token}}``.
+
+    Its first entry is ``None``: it does not say what the first token is, which may be BOS. Its text is empty here.
+
+    Raises:
+        RequestError: there are none, or more than one candidate for a token.
+    """
+    given = choice.get("prompt_logprobs")
+    if not isinstance(given, list) or not given:
+        raise RequestError("bad_response", "the reply carries no prompt_logprobs")
+    entries: list[Any] = []
+    for entry in given[1:]:
+        if not isinstance(entry, dict) or len(entry) != 1 or not isinstance(next(iter(entry.values())), dict):
+            raise RequestError("bad_response", f"prompt_logprobs with an entry {shown(entry)}")
+        entries.append(next(iter(entry.values())))
+    tokens = [str(entry.get("decoded_token") or "") for entry in entries]
+    return Listed(("", *tokens), (None, *(_number(entry.get("logprob")) for entry in entries)), 0)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RequestError("bad_response", f"a log-probability of {shown(value)}")
+    return float(value)
+
+
+def total(values: Sequence[float | None]) -> float:
+    """Return the sum of log-probabilities.
+
+    Raises:
+        RequestError: one is missing, not finite, or none that a probability can have.
+    """
+    for value in values:
+        if value is None:
+            raise RequestError("non_finite", "a token of the continuation without a log-probability")
+        if not math.isfinite(value) or value < NO_PROBABILITY:
+            raise RequestError("non_finite", f"the server gave a log-probability of {value}")
+        if value > 1e-3:
+            raise RequestError("bad_response", f"a log-probability of {value}, above 0")
+    return float(sum(value for value in values if value is not None))
