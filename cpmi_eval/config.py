@@ -17,6 +17,7 @@ from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.errors import UnknownNameError, UsageError
 
 NOT_IN_FINGERPRINT = {"data_dir", "output_path"}  # where, not what: data is identified by its content
+PATIENCE = {"concurrency", "timeout", "retries", "give_up", "key_env"}  # model_args of servers: how they are asked
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return the part of the config that can change a result."""
-        return {key: value for key, value in self.as_dict().items() if key not in NOT_IN_FINGERPRINT}
+        whole = {key: value for key, value in self.as_dict().items() if key not in NOT_IN_FINGERPRINT}
+        return {**whole, "model_args": {key: value for key, value in self.model_args.items() if key not in PATIENCE}}
 
     def default_output(self, model: str | None) -> Path:
         """Return a run directory of this config's own, named after the model that it runs, if any."""
