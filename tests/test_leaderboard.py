@@ -36,6 +36,17 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def published_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the package come without measured rows: those change whenever something is measured anew."""
+    folder = tmp_path_factory.mktemp("shipped")
+    for name, path in files.shipped().items():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / path.name).write_text("".join(line for line in lines if '"published"' in line), encoding="utf-8")
+        assert name in files.found(folder)
+    monkeypatch.setattr(files, "shipped", lambda: files.found(folder))
+
+
 class Done(NamedTuple):
     code: int
     out: str
