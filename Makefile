@@ -12,8 +12,9 @@ RUN := PATH="$(abspath $(BIN)):$$PATH"
 demo: $(VENV)/.demo
 	$(BIN)/cpmi-eval run --labeler cpmi --task synthetic --limit 40
 
+# two files at a time, each on one thread
 test: $(VENV)/.dev
-	$(RUN) $(BIN)/python -m pytest -q
+	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # mypy reads a built copy, where tasks/ and leaderboards/ are the subpackages that they are once installed
 check: $(VENV)/.dev
@@ -34,6 +35,8 @@ bench: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/rollouts.py
 	$(BIN)/python benchmarks/prm.py
+	$(BIN)/python benchmarks/leaderboard.py
+	$(BIN)/python benchmarks/simulation.py --trials 200
 
 # llama-cpp-python's server, for tests of the server backend; they are skipped where it is not installed
 llama-cpp: $(VENV)/.llama-cpp

@@ -92,6 +92,7 @@ setup(
             "mypy>=1.15",
             "pytest>=8.0",
             "pytest-randomly>=3.15",
+            "pytest-xdist>=3.5",
             "ruff>=0.12",
             "types-PyYAML",
             "setuptools>=77",
