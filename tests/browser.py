@@ -178,10 +178,19 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + SECONDS
-        while not self.run(condition):
+        while not self._holds(condition):
             if time.monotonic() > deadline:
                 raise BrowserError(f"never became true: {condition}")
             time.sleep(0.02)
+
+    def _holds(self, condition: str) -> bool:
+        """Return whether an expression is true; while a page gives way to the next one, none is."""
+        try:
+            return bool(self.run(condition))
+        except BrowserError as error:
+            if "navigated" in str(error):
+                return False
+            raise
 
     def press(self, key: str) -> None:
         """Press and release a key where the focus is."""

@@ -224,7 +224,9 @@ def test_enough_stops_what_is_left_of_a_prompt_and_drops_what_runs(stubs: Any) -
     first, second = backend.generate(["a", "b"], Sampling(4), [[2000, 22, 3, 4, 5], [6, 7, 8, 9]], enough)
     assert isinstance(first, Generation) and isinstance(second, Generation)
     assert [made.sample for made in first.completions] == [0]
-    assert [made.sample for made in second.completions][:3] == [0, 1, 2]  # the next may come in before
+    came = [made.sample for made in second.completions]  # two at a time: one before or after may come in or not
+    assert came == sorted(came)
+    assert 2 in came
     assert len(stub.bodies) - before <= 6
     assert threads == {threading.get_ident()}  # the caller's own: graders may depend on it
 
