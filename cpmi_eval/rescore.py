@@ -50,15 +50,13 @@ def rescore(
     known["labeler"] = {**known["labeler"], "native_threshold": native}
     if len(records) < len(run.records):
         clusters = {(one.part, one.cluster) for one in records}
-        known["references"] = {}  # they counted all traces
         known["empty"] = [one for one in known.get("empty", ()) if (one["task"], one["cluster"]) in clusters]
-    else:
-        known.setdefault("references", _references(run.summary))
     final = {
         (one.part, one.id): replace(one, prediction=prediction)
         for one, prediction in zip(records, decided.predictions, strict=True)
     }
-    summary = reduce(known, decided, list(final.values()), manifest["sessions"])
+    references = _references(run.summary) if len(records) == len(run.records) else {}  # they count all traces
+    summary = reduce(known, decided, list(final.values()), manifest["sessions"], references)
     source = Store(path)
     texts = [one for line in source.traces_path.read_bytes().splitlines() if _key(one := json.loads(line)) in final]
     rows = {
@@ -121,7 +119,7 @@ def _changed(manifest: JSON, run: Run, records: Sequence[Record], protocol: str)
 
 
 def _references(summary: JSON) -> JSON:
-    """Return where reference answers came from, for runs of earlier versions."""
+    """Return where the run's reference answers came from, by part."""
     return {part: one["references"] for part, one in summary["coverage"].items() if "references" in one}
 
 

@@ -47,16 +47,18 @@ def summarize(
         "schema_version": SCHEMA_VERSION,
         "selects": selects,
         "notes": dict(data.notes),
-        "references": {f"{config.task}/{subset}": dict(counts) for subset, counts in data.references.items()},
         "empty": blank,
         "labeler": scorer,
         "synthetic": task.synthetic,
         **{key: manifest[key] for key in ("config", "model", "data", "versions")},
     }
-    return reduce(known, decided, records, manifest["sessions"])
+    references = {f"{config.task}/{subset}": dict(counts) for subset, counts in data.references.items()}
+    return reduce(known, decided, records, manifest["sessions"], references)
 
 
-def reduce(known: JSON, decided: Decisions, records: Sequence[Record], sessions: Sequence[JSON]) -> JSON:
+def reduce(
+    known: JSON, decided: Decisions, records: Sequence[Record], sessions: Sequence[JSON], references: JSON
+) -> JSON:
     """Return results.json: what is ``known`` before anything is scored, and what the records make of it.
 
     Args:
@@ -64,6 +66,7 @@ def reduce(known: JSON, decided: Decisions, records: Sequence[Record], sessions:
         decided: the records' predictions.
         records: all traces of the run.
         sessions: of the manifest.
+        references: by part, where reference answers came from; empty where that was not counted for these records.
     """
     task = known["config"]["task"]
     functions = [registry.load("metrics", name) for name in registry.load("tasks", task).metrics]
@@ -81,7 +84,10 @@ def reduce(known: JSON, decided: Decisions, records: Sequence[Record], sessions:
         "results": results(task, functions, outcomes),
         "groups": groups,
         "cost": cost.total([one.cost for one in records], sessions),
-        "coverage": {name: _coverage(name, group, known, outcomes.get(name, ())) for name, group in parts.items()},
+        "coverage": {
+            name: _coverage(name, group, known, outcomes.get(name, ()), references.get(name))
+            for name, group in parts.items()
+        },
         "errors": dict(Counter(one.error["kind"] for one in records if one.error)),
         "threshold": decided.as_dict(),
     }
@@ -138,7 +144,9 @@ def _mean(subsets: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
     return means
 
 
-def _coverage(name: str, records: Sequence[Record], known: JSON, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _coverage(
+    name: str, records: Sequence[Record], known: JSON, outcomes: Sequence[Outcome], references: JSON | None
+) -> dict[str, Any]:
     kinds = Counter(one.error["kind"] if one.error else "scored" for one in records)
     scored, without = kinds.pop("scored", 0), kinds.pop("no_reference", 0)
     counts: JSON = {"traces": len(records), "scored": scored, "no_reference": without, "failed": sum(kinds.values())}
@@ -151,6 +159,6 @@ def _coverage(name: str, records: Sequence[Record], known: JSON, outcomes: Seque
     annotated = sum(one.gold.first_error is not None for one in records)
     if annotated < len(records):
         counts["annotated"] = annotated
-    if references := known.get("references", {}).get(name):
-        counts["references"] = dict(references)
+    if references:
+        counts["references"] = references
     return counts

@@ -84,8 +84,9 @@ def test_every_command_line_is_one_the_program_takes(command):
 
 
 # options of pip, lm-eval, Ray and servers that the text mentions
-OTHERS = {"--no-deps", "--batch_size", "--use_cache", "--metadata", "--head", "--address"}
-OTHERS |= {"--model-path", "--logits_all", "--n_ctx", "--continuous-batching"}
+OTHERS = {"--no-deps", "--batch_size", "--use_cache", "--metadata", "--head", "--address"} | {
+    *("--model-path", "--logits_all", "--n_ctx", "--continuous-batching"),
+}
 
 
 def table_settings(heading: str) -> set[str]:

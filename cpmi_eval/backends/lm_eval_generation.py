@@ -145,7 +145,7 @@ class LMEvalGenerator:
             with ThreadPoolExecutor(min(self.workers, len(draws))) as pool:
                 try:
                     return [one for part in pool.map(lambda d: self._single(d, sampling), draws) for one in part]
-                except BaseException:
+                except BaseException:  # an interrupt, too: what waits must not be asked first
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
 
