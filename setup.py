@@ -10,6 +10,7 @@ SUBPACKAGES = [
     "backends.serving",
     "cli",
     "cluster",
+    "engine",
     "gate",
     "interchange",
     "labelers",

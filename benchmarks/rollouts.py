@@ -29,13 +29,14 @@ from common import data_name, items, timed
 from rich.console import Console
 from rich.table import Table
 
-from cpmi_eval.backends import models, trie
-from cpmi_eval.backends.branches import SLOT_STEP, round_up
-from cpmi_eval.backends.forward import padded
+from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.plain import cost_alone
-from cpmi_eval.backends.rollouts import SharedGenerator
-from cpmi_eval.backends.sampling import completion, end_tokens
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.branches import SLOT_STEP, round_up
+from cpmi_eval.engine.forward import padded
+from cpmi_eval.engine.plain import cost_alone
+from cpmi_eval.engine.rollouts import SharedGenerator
+from cpmi_eval.engine.sampling import completion, end_tokens
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.run import batches
 from cpmi_eval.types import Failure, Generation, Item, Sampling, Scored, StepScores, Tokens, Trace

@@ -6,9 +6,9 @@ import pytest
 import tinymodels
 import torch
 
-from cpmi_eval.backends.forward import _block_mask
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.trie import pack
+from cpmi_eval.engine.forward import _block_mask
+from cpmi_eval.engine.trie import pack
 from cpmi_eval.types import ScoreRequest
 
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\n"

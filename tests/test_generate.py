@@ -13,9 +13,9 @@ import tinymodels
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig
 
-from cpmi_eval.backends.branches import Branches
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.rollouts import SharedGenerator, distrust
+from cpmi_eval.engine.branches import Branches
+from cpmi_eval.engine.rollouts import SharedGenerator, distrust
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Failure, Generation, Sampling, Tokens

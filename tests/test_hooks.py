@@ -11,7 +11,7 @@ import pytest
 from test_run import Asking, Counting, Even, by_id, go, register  # noqa: F401 - fixtures
 
 from cpmi_eval import RunConfig, RunResult, StepScores, Trace
-from cpmi_eval.backends import memory
+from cpmi_eval.engine import memory
 from cpmi_eval.errors import StoreError
 from cpmi_eval.protocols import Backend, BackendOptions
 from cpmi_eval.run import batches, run

@@ -8,8 +8,8 @@ import pytest
 
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.pairwise import PairwiseScorer
-from cpmi_eval.backends.plain import PlainGenerator
+from cpmi_eval.engine.pairwise import PairwiseScorer
+from cpmi_eval.engine.plain import PlainGenerator
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Sampling, ScoreRequest, Trace

@@ -19,7 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from cpmi_eval.backends.sampling import NOTHING, completion, draw, end_tokens, penalized, uniforms
+from cpmi_eval.engine.sampling import NOTHING, completion, draw, end_tokens, penalized, uniforms
 from cpmi_eval.types import Completion, Sampling
 
 LAST = 1 - 2**-53  # the largest number a stream can hold

@@ -10,10 +10,10 @@ import pytest
 import tinymodels
 import torch
 
-from cpmi_eval.backends import encode, forward, packed
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.pairwise import PairwiseScorer
-from cpmi_eval.backends.scoring import Truncation, truncated_logprob
+from cpmi_eval.engine import encode, forward, packed
+from cpmi_eval.engine.pairwise import PairwiseScorer
+from cpmi_eval.engine.scoring import Truncation, truncated_logprob
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens, Trace

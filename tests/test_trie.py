@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpmi_eval.backends.trie import depth_first_order, pack, row_cost
+from cpmi_eval.engine.trie import depth_first_order, pack, row_cost
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=25)
 

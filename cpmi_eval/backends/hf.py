@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval.backends import memory, models
+from cpmi_eval.backends import models
+from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
 if TYPE_CHECKING:
-    from cpmi_eval.backends.encode import Encoder
-    from cpmi_eval.backends.scoring import Generator, Limits, Scorer
+    from cpmi_eval.engine.encode import Encoder
+    from cpmi_eval.engine.scoring import Generator, Limits, Scorer
 
 MODEL_ARGS = (
     *("revision", "trust_remote_code", "attn_implementation"),
@@ -48,13 +49,13 @@ class HFBackend:
         Raises:
             ModelError: the scorer cannot serve the model.
         """
-        from cpmi_eval.backends.architecture import cache_tokens, max_length, row_tokens
-        from cpmi_eval.backends.encode import Encoder
-        from cpmi_eval.backends.packed import TrieScorer, distrust
-        from cpmi_eval.backends.pairwise import PairwiseScorer
-        from cpmi_eval.backends.plain import PlainGenerator
-        from cpmi_eval.backends.rollouts import SharedGenerator
-        from cpmi_eval.backends.scoring import Limits
+        from cpmi_eval.engine.architecture import cache_tokens, max_length, row_tokens
+        from cpmi_eval.engine.encode import Encoder
+        from cpmi_eval.engine.packed import TrieScorer, distrust
+        from cpmi_eval.engine.pairwise import PairwiseScorer
+        from cpmi_eval.engine.plain import PlainGenerator
+        from cpmi_eval.engine.rollouts import SharedGenerator
+        from cpmi_eval.engine.scoring import Limits
 
         args = args or {}
         rows = models.positive(args, "row_tokens") or row_tokens(model)
@@ -176,7 +177,7 @@ class HFBackend:
 
     def _check_generator(self) -> None:
         """Measure once whether sharing prefixes serves this model; see :func:`rollouts.distrust`."""
-        from cpmi_eval.backends.rollouts import SharedGenerator, distrust
+        from cpmi_eval.engine.rollouts import SharedGenerator, distrust
 
         if isinstance(self.generator, SharedGenerator) and self.branch_difference is None:
             self.branch_difference = distrust(self.generator)

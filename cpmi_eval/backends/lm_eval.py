@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval.backends import memory, models
+from cpmi_eval.backends import models
+from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest

@@ -212,7 +212,7 @@ class LMEvalGenerator:
 
     def _ended(self, ids: Sequence[int], sampling: Sampling) -> Completion:
         """Return where decoded tokens end and why, by the rule of every backend here."""
-        from cpmi_eval.backends.sampling import completion, end_tokens
+        from cpmi_eval.engine.sampling import completion, end_tokens
 
         return completion(ids, end_tokens(self.lm.model, self.lm.tokenizer), self.lm.tokenizer, sampling.stop)
 

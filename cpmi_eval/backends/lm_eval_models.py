@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cpmi_eval.backends import models
-from cpmi_eval.backends.encode import Encoded, Encoder
+from cpmi_eval.engine.encode import Encoded, Encoder
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Failure, ScoreRequest

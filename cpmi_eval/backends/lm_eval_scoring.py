@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from cpmi_eval.backends.encode import Encoded
 from cpmi_eval.backends.lm_eval_models import Loaded, PairEncoder, boundary_is_plain, quiet, told
+from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval import settings
-from cpmi_eval.backends import memory, models
+from cpmi_eval.backends import models
+from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
 from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
@@ -19,7 +20,7 @@ from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 if TYPE_CHECKING:
-    from cpmi_eval.backends.scoring import Limits
+    from cpmi_eval.engine.scoring import Limits
     from cpmi_eval.prm.heads import Head
     from cpmi_eval.prm.reading import Reader, Values
 
@@ -61,8 +62,8 @@ class PRMBackend:
         Raises:
             ModelError: the scorer cannot serve the model, or the tokenizer the spec.
         """
-        from cpmi_eval.backends.architecture import max_length, row_tokens
-        from cpmi_eval.backends.scoring import Limits
+        from cpmi_eval.engine.architecture import max_length, row_tokens
+        from cpmi_eval.engine.scoring import Limits
         from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
 
         args = args or {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cpmi_eval.backends.encode import Encoder
+from cpmi_eval.engine.encode import Encoder
 from cpmi_eval.errors import UsageError
 from cpmi_eval.types import Sampling
 

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cpmi_eval.backends import trie
-from cpmi_eval.backends.encode import Encoded
-from cpmi_eval.backends.packed import TrieScorer, _Job
-from cpmi_eval.backends.scoring import Limits, Truncation
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.encode import Encoded
+from cpmi_eval.engine.packed import TrieScorer, _Job
+from cpmi_eval.engine.scoring import Limits, Truncation
 from cpmi_eval.types import Failure, LogProb, ScoreRequest
 
 
 class GreedyTrieScorer(TrieScorer):
-    """Scores sequences of token ids; see :class:`cpmi_eval.backends.packed.TrieScorer`."""
+    """Scores sequences of token ids; see :class:`cpmi_eval.engine.packed.TrieScorer`."""
 
     def __init__(self, model: Any, limits: Limits) -> None:
-        """Keep the budgets; see :class:`cpmi_eval.backends.packed.TrieScorer`."""
+        """Keep the budgets; see :class:`cpmi_eval.engine.packed.TrieScorer`."""
         super().__init__(model, limits)
         self._likeliest: NDArray[np.bool_] = np.ones(0, dtype=bool)  # per request of the current call
         self._hits: list[NDArray[np.bool_]] = []  # per predicted token of the current batch

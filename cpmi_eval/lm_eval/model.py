@@ -22,10 +22,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
 from tqdm import tqdm
 
-from cpmi_eval.backends import trie
-from cpmi_eval.backends.encode import Encoded
 from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
-from cpmi_eval.backends.rollouts import SharedGenerator, distrust
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.encode import Encoded
+from cpmi_eval.engine.rollouts import SharedGenerator, distrust
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.lm_eval.generation import Plan, PromptEncoder, plan
 from cpmi_eval.lm_eval.greedy import GreedyTrieScorer

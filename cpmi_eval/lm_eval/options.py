@@ -14,7 +14,7 @@ from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
 
 if TYPE_CHECKING:
-    from cpmi_eval.backends.scoring import Limits
+    from cpmi_eval.engine.scoring import Limits
 
 log = logging.getLogger(__name__)
 

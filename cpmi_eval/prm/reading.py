@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpmi_eval.backends import trie
-from cpmi_eval.backends.architecture import rope_kind, rope_threshold
-from cpmi_eval.backends.forward import PackedForward, padded, refusal
-from cpmi_eval.backends.scoring import Limits, halving
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.architecture import rope_kind, rope_threshold
+from cpmi_eval.engine.forward import PackedForward, padded, refusal
+from cpmi_eval.engine.scoring import Limits, halving
 from cpmi_eval.errors import ModelError
 from cpmi_eval.prm.encode import Encoded
 from cpmi_eval.types import Failure

@@ -116,8 +116,8 @@ def _left_out(folder: Path) -> tuple[JSON, ...]:
 
 def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable[[str, int, int], None]) -> Trained:
     """Load, fit, save."""
-    from cpmi_eval.backends.architecture import max_length
     from cpmi_eval.backends.models import pick_device, pick_dtype
+    from cpmi_eval.engine.architecture import max_length
     from cpmi_eval.prm import specs
     from cpmi_eval.prm.encode import EncodingError, TraceEncoder
     from cpmi_eval.training.examples import encode, read_goods, split

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpmi_eval.backends import trie
-from cpmi_eval.backends.architecture import rope_kind, rope_threshold
-from cpmi_eval.backends.encode import Encoded
-from cpmi_eval.backends.forward import PackedForward, padded, refusal, trusted_difference
-from cpmi_eval.backends.pairwise import PairwiseScorer
-from cpmi_eval.backends.scoring import (
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.architecture import rope_kind, rope_threshold
+from cpmi_eval.engine.encode import Encoded
+from cpmi_eval.engine.forward import PackedForward, padded, refusal, trusted_difference
+from cpmi_eval.engine.pairwise import PairwiseScorer
+from cpmi_eval.engine.scoring import (
     LOGIT_FLOATS,
     Limits,
     Truncation,

@@ -2,8 +2,8 @@
 
 Prompts are packed into token tries. A trie row becomes a trunk when the first of its completions is begun. Completions
 take the slots of one decoding loop; a finished one makes room for the next at once, so the batch stays full until
-nothing is left to begin. See :mod:`cpmi_eval.backends.branches` for the attention and
-:mod:`cpmi_eval.backends.sampling` for why a completion does not depend on its neighbours.
+nothing is left to begin. See :mod:`cpmi_eval.engine.branches` for the attention and
+:mod:`cpmi_eval.engine.sampling` for why a completion does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cpmi_eval.backends import trie
-from cpmi_eval.backends.architecture import rope_kind, rope_threshold
-from cpmi_eval.backends.branches import ATTENTION, SLOT_STEP, Branches, Collected, Trunk, round_up
-from cpmi_eval.backends.encode import Encoder
-from cpmi_eval.backends.forward import PackedForward, padded, refusal, trusted_difference
-from cpmi_eval.backends.plain import too_long
-from cpmi_eval.backends.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
-from cpmi_eval.backends.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
+from cpmi_eval.engine import trie
+from cpmi_eval.engine.architecture import rope_kind, rope_threshold
+from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Collected, Trunk, round_up
+from cpmi_eval.engine.encode import Encoder
+from cpmi_eval.engine.forward import PackedForward, padded, refusal, trusted_difference
+from cpmi_eval.engine.plain import too_long
+from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
+from cpmi_eval.engine.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
 from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpmi_eval.backends.trie import ATTENTION_SHARE
+from cpmi_eval.engine.trie import ATTENTION_SHARE
 
 ROW_TOKENS = (512, 8192)
 

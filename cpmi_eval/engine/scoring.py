@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cpmi_eval.backends.encode import Encoded
+from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
 
 log = logging.getLogger(__name__)

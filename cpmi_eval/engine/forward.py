@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpmi_eval.backends import trie
+from cpmi_eval.engine import trie
 from cpmi_eval.errors import ModelError
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}

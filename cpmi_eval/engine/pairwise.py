@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from cpmi_eval.backends.architecture import rope_kind
-from cpmi_eval.backends.encode import Encoded
-from cpmi_eval.backends.scoring import (
+from cpmi_eval.engine.architecture import rope_kind
+from cpmi_eval.engine.encode import Encoded
+from cpmi_eval.engine.scoring import (
     LOGIT_FLOATS,
     Limits,
     cut_of,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
-from cpmi_eval.backends.encode import Encoder
-from cpmi_eval.backends.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
+from cpmi_eval.engine.encode import Encoder
+from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
 from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpmi_eval.backends.trie import IntArray
+from cpmi_eval.engine.trie import IntArray
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import ScoreRequest
 

@@ -1,6 +1,6 @@
 """Attention of many growing sequences over few shared prefixes: keys and values of a prefix are kept and read once.
 
-A *trunk* is a packed token trie (:mod:`cpmi_eval.backends.trie`) whose keys and values were computed in one pass. A
+A *trunk* is a packed token trie (:mod:`cpmi_eval.engine.trie`) whose keys and values were computed in one pass. A
 *branch* is a sequence that goes on from a path in a trunk: it owns a slot, in which its own keys and values grow. A
 decoding step reads a trunk once for all its branches (one matrix product instead of one per branch), as Hydragen
 (arXiv 2402.05099) does.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache
 
-from cpmi_eval.backends import trie
+from cpmi_eval.engine import trie
 
 ATTENTION = "cpmi_eval_branches"
 FIRST_BLOCK = 64

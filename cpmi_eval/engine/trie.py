@@ -2,7 +2,7 @@
 
 A row is a forest of token tries laid out depth-first: node ``k``'s subtree occupies ``k .. end[k]-1``, so
 "is an ancestor of" is the interval test ``k <= q < end[k]``, and a node's position in its own sequence is its
-depth. Nothing here knows about models or tensors; see :mod:`cpmi_eval.backends.packed` for the forward pass.
+depth. Nothing here knows about models or tensors; see :mod:`cpmi_eval.engine.packed` for the forward pass.
 
 Attention over a packed row costs the square of its size, and a cut repeats the prefix that its two sides share; where
 to cut is chosen so that the sum is least.
