@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,8 @@ class Share:
     ``seconds`` is wall time where its batch was scored. ``device_seconds`` is what occupied the device: processor time
     over all cores where the model runs on the CPU, wall time per GPU where it runs there. ``wall_seconds``, where
     several workers score at a time: the row's part of the time that passed meanwhile; over all rows it adds up to the
-    run's. ``None``: that is ``seconds``.
+    run's. ``None``: that is ``seconds``. ``waited_seconds``: the part of ``seconds`` in which the device had no work,
+    since the host was not done with what comes next; ``None`` where the backend cannot tell.
     """
 
     seconds: float
@@ -42,6 +43,7 @@ class Share:
     tokens: Tokens
     peak_memory_bytes: int
     wall_seconds: float | None = None
+    waited_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it under the names used in run files."""
@@ -51,6 +53,7 @@ class Share:
             "tokens": self.tokens.as_dict(),
             "peak_memory_bytes": self.peak_memory_bytes,
             **({} if self.wall_seconds is None else {"wall_seconds": self.wall_seconds}),
+            **({} if self.waited_seconds is None else {"waited_seconds": self.waited_seconds}),
         }
 
 
@@ -61,22 +64,33 @@ def read_tokens(counts: Mapping[str, int]) -> Tokens:
 
 @dataclass
 class Stopwatch:
-    """Wall and device seconds spent inside ``with``; ``gpu``: whether the model runs on one."""
+    """Wall and device seconds spent inside ``with``; ``gpu``: whether the model runs on one.
+
+    ``busy`` tells for how long the device has had work so far; ``waited`` is for how long it had none inside ``with``.
+    """
 
     gpu: bool
+    busy: Callable[[], float | None] = field(default=lambda: None, repr=False)
     wall: float = 0.0
     device: float = 0.0
+    waited: float | None = None
 
     def __enter__(self) -> Stopwatch:
         """Start."""
-        self._start = time.perf_counter(), time.process_time()
+        self._start = time.perf_counter(), time.process_time(), self.busy()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only this process can tell: workers send what they measured."""
+        return {"gpu": self.gpu, "wall": self.wall, "device": self.device, "waited": self.waited}
 
     def __exit__(self, *_: object) -> None:
         """Stop."""
-        wall, process = self._start
+        wall, process, busy = self._start
         self.wall = time.perf_counter() - wall
         self.device = self.wall if self.gpu else time.process_time() - process
+        now = self.busy()
+        self.waited = None if busy is None or now is None else max(0.0, self.wall - (now - busy))
 
 
 class Lap:
@@ -106,7 +120,14 @@ def shares(
     total = sum(one.computed for one in tokens)
     parts = [one.computed / total if total else 1 / len(tokens) for one in tokens]
     return [
-        Share(watch.wall * part, watch.device * part, one, peak_memory_bytes, None if passed is None else passed * part)
+        Share(
+            watch.wall * part,
+            watch.device * part,
+            one,
+            peak_memory_bytes,
+            None if passed is None else passed * part,
+            None if watch.waited is None else watch.waited * part,
+        )
         for part, one in zip(parts, tokens, strict=True)
     ]
 
@@ -114,7 +135,8 @@ def shares(
 def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the run's cost over all sessions: scoring from the costs of its rows, other phases from the sessions.
 
-    Where sessions had workers, ``workers`` is the most that any of them had, beside what became of their batches.
+    ``waited_seconds`` is there where some backend could tell. Where sessions had workers, ``workers`` is the most that
+    any of them had, beside what became of their batches.
     """
     phases: dict[str, float] = {}
     for session in sessions:
@@ -123,10 +145,12 @@ def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, An
     phases["score"] = sum(one.get("wall_seconds", one["seconds"]) for one in costs)
     tokens = sum((read_tokens(one["tokens"]) for one in costs), Tokens())
     peaks = [one["peak_memory_bytes"] for one in costs]
+    waited = [one["waited_seconds"] for one in costs if "waited_seconds" in one]
     return {
         "wall_seconds": {**phases, "total": sum(phases.values())},
         "device_seconds": sum(one["device_seconds"] for one in costs),
         "tokens": tokens.as_dict(),
+        **({"waited_seconds": sum(waited)} if waited else {}),
         "peak_memory_bytes": max(peaks, default=0),
         "sessions": len(sessions),
         **_workers([session["workers"] for session in sessions if "workers" in session]),

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from cpmi_eval.cost import Meter, Stopwatch
 from cpmi_eval.guard import score_batch
-from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadsModels
+from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadsModels, TellsBusy
 from cpmi_eval.types import JSON, Item, Scored
 
 Opener: TypeAlias = Callable[[type[Backend], BackendOptions], Backend]
@@ -102,10 +102,13 @@ class InProcess:
     def score(self, batches: Iterable[Batch]) -> Iterator[Outcome]:
         """Score one batch after the other, in their order."""
         for batch in batches:
-            with Stopwatch(self._gpu) as watch:
+            with Stopwatch(self._gpu, self._busy) as watch:
                 scored = score_batch(self.labeler, [item.trace for item in batch.items], self.backend)
             peak = 0 if self.backend is None else self.backend.peak_memory_bytes()
             yield Outcome(batch, scored, watch, peak)
+
+    def _busy(self) -> float | None:
+        return self.backend.busy_seconds() if isinstance(self.backend, TellsBusy) else None
 
     def record(self) -> JSON | None:
         """There are no workers."""

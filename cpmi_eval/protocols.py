@@ -97,6 +97,14 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class TellsBusy(Protocol):
+    """A backend that knows when its device has work, so that a run can say how long it waited for the host."""
+
+    def busy_seconds(self) -> float:
+        """Return for how long the device has had work so far."""
+
+
+@runtime_checkable
 class LanguageModel(Backend, Protocol):
     """A backend with ``loglikelihood`` and ``generate``.
 

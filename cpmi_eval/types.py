@@ -181,18 +181,61 @@ class TraceFailure:
 Scored: TypeAlias = StepScores | TraceFailure
 
 
+class Text:
+    """A text that other texts begin with: what ``before`` holds, then ``piece``.
+
+    The prefixes of a chain of steps, written as texts, take memory in its length; as strings, in its square.
+    """
+
+    __slots__ = ("_length", "before", "piece", "root")
+
+    def __init__(self, piece: str, before: Text | None = None) -> None:
+        """Continue ``before``, or begin a text."""
+        self.piece = piece
+        self.before = before
+        self.root: str = piece if before is None else before.root  # the first piece
+        self._length = len(piece) + (0 if before is None else len(before))
+
+    def __add__(self, more: str) -> Text:
+        """Return this text continued by ``more``."""
+        return Text(more, self)
+
+    def __len__(self) -> int:
+        """Return the number of characters."""
+        return self._length
+
+    def __repr__(self) -> str:
+        """Return the text as a string is shown."""
+        return f"Text({str(self)!r})"
+
+    def __str__(self) -> str:
+        """Return the whole text."""
+        pieces = []
+        one: Text | None = self
+        while one is not None:
+            pieces.append(one.piece)
+            one = one.before
+        return "".join(reversed(pieces))
+
+
 @dataclass(frozen=True)
 class ScoreRequest:
-    """log p(continuation | context) is wanted. Both are plain text; ``context + continuation`` is tokenized whole.
+    """log p(continuation | context) is wanted; ``context + continuation`` is tokenized whole.
 
+    ``given`` is the context, a string or, where many contexts begin alike, a :class:`Text`.
     ``top_k`` / ``top_p``: renormalise each step's distribution over its truncated support (the target token
     is always kept in it). 0 / 1.0 leave the distribution whole.
     """
 
-    context: str
+    given: str | Text
     continuation: str
     top_k: int = 0
     top_p: float = 1.0
+
+    @property
+    def context(self) -> str:
+        """The context as one string."""
+        return str(self.given)
 
 
 @dataclass(frozen=True)

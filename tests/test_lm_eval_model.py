@@ -157,14 +157,14 @@ def test_greedy_is_told_token_by_token_against_brute_force():
 def test_greedy_survives_running_out_of_memory(monkeypatch):
     lm = ours(args={"batch_tokens": 2000})
     expected = scored(lm, PAIRS)
-    whole = lm.scorer.forward.hidden
+    chunk = lm.scorer.forward._chunk
 
-    def limited(rows, width, cache=None):
-        if len(rows) > 1:
+    def limited(forest, start, stop, *rest):
+        if stop - start > 48:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(rows, width)
+        return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(lm.scorer.forward, "hidden", limited)
+    monkeypatch.setattr(lm.scorer.forward, "_chunk", limited)
     same(scored(lm, PAIRS), expected)
 
 

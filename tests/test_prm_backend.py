@@ -132,7 +132,7 @@ def test_a_score_is_the_head_on_the_hidden_state_at_the_marker() -> None:
 
 
 def test_tokens_are_counted_and_shared_ones_once() -> None:
-    trie, pairwise = backend("trl"), backend("trl", scorer="pairwise")
+    trie, pairwise = backend("trl", batch_tokens=4000), backend("trl", scorer="pairwise")
     encoded = [trie.encoder.encode(trace.problem, trace.steps) for trace in TRACES]
     requested = [sum(read + 1 for read in one.reads) for one in encoded]
     shared = [one.tokens for one in trie.step_scores(TRACES)]

@@ -5,6 +5,7 @@ Importing this module costs nothing; torch and transformers are imported when a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -83,6 +84,7 @@ class HFBackend:
             self.generator = PlainGenerator(model, self.encoder, self.limits.max_length)
         else:
             raise UnknownNameError("scorer", scorer, SCORERS)
+        self._generating = 0.0
         self._options: BackendOptions | None = None
         self._identity: JSON = {}
 
@@ -155,7 +157,7 @@ class HFBackend:
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
-        return self.scorer.score(requests, self.encoder.encode(requests)) if requests else []
+        return self.scorer.score(requests, self.encoder.encode) if requests else []
 
     def generate(
         self,
@@ -168,7 +170,10 @@ class HFBackend:
         if not prompts:
             return []
         self._check_generator()
-        return self.generator.generate(prompts, sampling, seeds, enough)
+        begun = time.perf_counter()
+        made = self.generator.generate(prompts, sampling, seeds, enough)
+        self._generating += time.perf_counter() - begun
+        return made
 
     @property
     def has_chat_template(self) -> bool:
@@ -201,6 +206,10 @@ class HFBackend:
         if self._options is None:
             raise ModelError("this backend wraps a model given to it; a second one cannot be loaded like it")
         return type(self).open(replace(self._options, model=model))
+
+    def busy_seconds(self) -> float:
+        """Return for how long the device has had work: batches that are scored, completions that are decoded."""
+        return self.scorer.busy + self._generating
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""

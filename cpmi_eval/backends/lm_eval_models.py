@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from cpmi_eval.backends import models
 from cpmi_eval.engine.encode import Encoded, Encoder
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
@@ -326,7 +324,7 @@ class PlainEncoder:
         lead = [] if whole[: len(self.prefix)] == self.prefix else self.prefix
         if not lead and not context:
             lead = [int(self.lm.prefix_token_id)]
-        return Encoded(np.array([*lead, *whole], dtype=np.int64), len(lead) + len(context))
+        return Encoded([*lead, *whole], len(lead) + len(context))
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt, with exactly one BOS where one belongs."""

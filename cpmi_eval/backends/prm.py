@@ -20,9 +20,10 @@ from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 if TYPE_CHECKING:
+    from cpmi_eval.engine.reader import Values
     from cpmi_eval.engine.scoring import Limits
     from cpmi_eval.prm.heads import Head
-    from cpmi_eval.prm.reading import Reader, Values
+    from cpmi_eval.prm.reading import Reader
 
 LIMITS = ("row_tokens", "batch_tokens", "max_length")
 MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", *LIMITS)
@@ -163,6 +164,10 @@ class PRMBackend:
         if "step_scores" in capabilities:
             self.step_scores([WARM_UP])
         memory.reset_peak(self.model.device)
+
+    def busy_seconds(self) -> float:
+        """Return for how long the device has had work."""
+        return self.reader.busy
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""

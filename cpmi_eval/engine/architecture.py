@@ -42,6 +42,19 @@ def max_length(config: Any) -> int | None:
     return int(limit * stretch) if rope_kind(config) == "dynamic" else int(limit)
 
 
+def input_device(model: Any) -> Any:
+    """Return the device that takes a model's token ids; accelerate brings what follows to wherever a layer lies."""
+    weight = model.get_input_embeddings().weight
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    return getattr(hook, "execution_device", None) if weight.device.type == "meta" and hook else weight.device
+
+
+def devices(model: Any) -> list[Any]:
+    """Return the devices that hold a model's weights, the one that takes its token ids first."""
+    found = [input_device(model), *(weight.device for weight in model.parameters())]
+    return list(dict.fromkeys(one for one in found if one.type != "meta"))
+
+
 def cache_tokens(model: Any) -> int:
     """Return how many tokens' keys and values the completions being decoded may hold together.
 

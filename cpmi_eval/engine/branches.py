@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache
 
-from cpmi_eval.engine import trie
+from cpmi_eval.engine.forward import Stack
+from cpmi_eval.engine.trie import Forest, IntArray
 
 ATTENTION = "cpmi_eval_branches"
 FIRST_BLOCK = 64
@@ -36,25 +37,6 @@ def round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-class Collected(Cache):  # type: ignore[misc]
-    """Keeps what a forward pass computes, [rows, heads, tokens, width] per layer, sliding windows included."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep one layer's keys and values and hand them on."""
-        self.keys.append(key)
-        self.values.append(value)
-        return key, value
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Nothing was there before."""
-        return 0
-
-
 @dataclass(eq=False)
 class Trunk:
     """Keys and values of a packed row, per layer [heads, nodes, width], and its nodes' depths [nodes].
@@ -67,18 +49,17 @@ class Trunk:
     depth: Tensor
 
     @classmethod
-    def of(cls, row: trie.Row, collected: Collected, device: Any) -> Trunk:
-        """Take over what a pass over ``row`` (alone in its batch, padded on the right) has left in ``collected``."""
+    def of(cls, row: Forest, stack: Stack, device: Any) -> Trunk:
+        """Take over what a pass over ``row`` has left in ``stack``."""
         width = round_up(len(row), TRUNK_STEP)
 
-        def taken(layers: Sequence[Tensor]) -> list[Tensor]:
-            whole = [one[0].new_zeros((one.shape[1], width, one.shape[3])) for one in layers]
-            for mine, one in zip(whole, layers, strict=True):
-                mine[:, : len(row)] = one[0, :, : len(row)]
-            return whole
+        def whole(chunks: Sequence[Tensor]) -> Tensor:
+            heads, _, size = chunks[0].shape
+            return torch.cat([*chunks, chunks[0].new_zeros((heads, width - len(row), size))], dim=1)
 
+        keys, values = ([whole(one[which]) for one in stack.kept] for which in (0, 1))
         depth = np.pad(row.depth, (0, width - len(row)))
-        return cls(taken(collected.keys), taken(collected.values), torch.from_numpy(depth).to(device))
+        return cls(keys, values, torch.from_numpy(depth).to(device))
 
     def __len__(self) -> int:
         """Return the number of nodes, padding included."""
@@ -115,7 +96,7 @@ class Branches(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
         self.device = device
         self.trunks: list[Trunk | None] = []
-        self.paths: list[trie.IntArray] = []
+        self.paths: list[IntArray] = []
         self.lengths = np.zeros(0, dtype=np.int64)  # own tokens so far
         self._blocks: list[_Block] = []
         self._visible: Tensor | None = None  # [slots, trunk width] bool
@@ -133,7 +114,7 @@ class Branches(Cache):  # type: ignore[misc]
         self.lengths = np.concatenate([self.lengths, np.zeros(more, dtype=np.int64)])
         self._visible = None
 
-    def occupy(self, slot: int, trunk: Trunk, path: trie.IntArray) -> None:
+    def occupy(self, slot: int, trunk: Trunk, path: IntArray) -> None:
         """Begin a branch in a free slot, after the tokens on ``path`` (node indices of ``trunk``)."""
         self.trunks[slot], self.paths[slot], self.lengths[slot] = trunk, path, 0
         self._visible = None

@@ -1,38 +1,92 @@
-"""Text to token ids for scoring: the whole string is tokenized at once, and exactly one BOS leads it."""
+"""Text to token ids for scoring: the ids of the whole string, exactly one BOS in front, shared beginnings encoded once.
+
+Context and continuation are never tokenized apart: a merge across their boundary would then be lost, which is another
+string to the model. The continuation's tokens are those that cover its characters, so a token that straddles the
+boundary belongs to the continuation. What many requests begin with is cut off where :mod:`cpmi_eval.engine.locality`
+shows that this changes nothing; what is left of each is short, often the same, and tokenized once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from cpmi_eval.engine.trie import IntArray
+from cpmi_eval.engine import locality
+from cpmi_eval.engine.trie import IntArray, common_prefix
 from cpmi_eval.errors import ModelError
-from cpmi_eval.types import ScoreRequest
+from cpmi_eval.types import ScoreRequest, Text
+
+Tokens: TypeAlias = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each covers
 
 CHUNK_CHARACTERS = 2_000_000  # offsets take some 20 times the memory of the ids that are kept
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of ``context + continuation`` (shape [n]); the continuation's tokens are ``ids[start:]``."""
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Token ids ``own`` that follow those of ``before``; ``length`` counts both. Shared by all that begin alike."""
 
-    ids: IntArray
+    own: list[int]
+    before: Segment | None = None
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Add up the length."""
+        object.__setattr__(self, "length", len(self.own) + (self.before.length if self.before else 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Token ids of ``context + continuation``: those of ``stem``, then ``tail`` [n]; the continuation's from ``start``.
+
+    ``start`` counts from the first id of all.
+    """
+
+    tail: Sequence[int]
     start: int
+    stem: Segment | None = None
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.tail) + (self.stem.length if self.stem else 0)
+
+    @property
+    def ids(self) -> IntArray:
+        """All ids in one array [n]; made anew at every call."""
+        pieces: list[Sequence[int]] = [self.tail]
+        one = self.stem
+        while one is not None:
+            pieces.append(one.own)
+            one = one.before
+        return np.array([token for piece in reversed(pieces) for token in piece], dtype=np.int64)
+
+
+@dataclass(eq=False)
+class _Node:
+    """A text that contexts begin with.
+
+    ``open`` is what has no fixed tokens yet, behind ``lead`` characters (0 or 1) that have. Where ``window`` is set,
+    its characters from ``window_lead`` up to ``cut`` are this node's own addition to the tokens before it.
+    """
+
+    before: _Node | None
+    open: str
+    lead: int
+    window: str | None = None
+    window_lead: int = 0
+    cut: int = 0
+    segment: Segment | None = None
+    joints: dict[str, _Node] = field(default_factory=dict)  # by what follows: this text, fixed up to its last character
 
 
 class Encoder:
-    """Wraps a fast Hugging Face tokenizer.
-
-    Context and continuation are never tokenized apart: a merge across their boundary would then be lost, which
-    is another string to the model. The continuation's tokens are those that cover its characters, so a token
-    that straddles the boundary belongs to the continuation.
-    """
+    """Wraps a fast Hugging Face tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Read from the tokenizer which special tokens it puts before a text.
+        """Read from the tokenizer which special tokens it puts before a text, and where texts may be cut.
 
         Raises:
             ModelError: the tokenizer has no character offsets (a slow tokenizer).
@@ -48,23 +102,29 @@ class Encoder:
         self.prefix: list[int] = next(
             (special[:i] for i in range(len(special)) if special[i : i + len(plain)] == plain), []
         )
+        self.cuts = locality.cuts(tokenizer)
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[Encoded]:
         """Encode each request; a continuation is never empty of tokens unless it is empty of characters."""
-        return [one for chunk in _chunks(requests) for one in self._encode_chunk(chunk)]
-
-    def _encode_chunk(self, requests: Sequence[ScoreRequest]) -> Iterator[Encoded]:
-        texts = [request.context + request.continuation for request in requests]
-        batch = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        for ids, offsets, request in zip(batch["input_ids"], batch["offset_mapping"], requests, strict=True):
-            yield self._encoded(ids, offsets, len(request.context))
-
-    def _encoded(self, ids: list[int], offsets: list[tuple[int, int]], boundary: int) -> Encoded:
-        start = next((i for i, (_, stop) in enumerate(offsets) if stop > boundary), len(ids))
-        lead = [] if ids[: len(self.prefix)] == self.prefix else self.prefix
-        if not lead and start == 0:  # nothing before the first predicted token: lead with BOS, as lm-eval does
-            lead = [self._first()]
-        return Encoded(np.array([*lead, *ids], dtype=np.int64), start + len(lead))
+        nodes = [
+            self._joint(node, request.continuation)
+            for node, request in zip(self._nodes([one.given for one in requests]), requests, strict=True)
+        ]
+        windows = [node.open + request.continuation for node, request in zip(nodes, requests, strict=True)]
+        tokens = self._tokenize([*self._fix(nodes), *windows])
+        tails: dict[tuple[str, int], Sequence[int]] = {}
+        made = []
+        for node, window in zip(nodes, windows, strict=True):
+            ids, offsets = tokens[window]
+            first = locality.side(offsets, node.lead) if node.lead else 0
+            tail = tails.setdefault((window, node.lead), ids[first:])
+            start = locality.side(offsets, len(node.open)) - first
+            stem = self._segment(node, tokens)
+            if stem is None:
+                lead = self._lead(ids, start)
+                tail, start = [*lead, *tail], start + len(lead)
+            made.append(Encoded(tail, start + (stem.length if stem else 0), stem))
+        return made
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one; never none."""
@@ -72,19 +132,144 @@ class Encoder:
         led = ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
         return led or [self._first()]
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:
+        """Return what :meth:`encode_prompt` returns for each text, tokenizing what they begin with once."""
+        if type(self).encode_prompt is not Encoder.encode_prompt:  # another convention for prompts
+            return [np.array(self.encode_prompt(text), dtype=np.int64) for text in texts]
+        return [one.ids for one in self.encode([ScoreRequest(text, "") for text in texts])]
+
+    def _lead(self, ids: Sequence[int], start: int) -> list[int]:
+        """Return what is to stand before a text: BOS where it is missing, something where nothing would be."""
+        lead = [] if list(ids[: len(self.prefix)]) == self.prefix else self.prefix
+        # nothing before the first predicted token: lead with BOS, as lm-eval does
+        return [self._first()] if not lead and start == 0 else lead
+
     def _first(self) -> int:
         """Return what stands before the first token where the tokenizer adds nothing: BOS, else the end of a text."""
         first = self.tokenizer.bos_token_id
         return int(self.tokenizer.eos_token_id if first is None else first)
 
+    def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
+        """Tokenize distinct texts, in chunks of bounded size."""
+        found: dict[str, Tokens] = {}
+        for chunk in _chunks(dict.fromkeys(texts)):
+            batch = self.tokenizer(chunk, add_special_tokens=False, return_offsets_mapping=True)
+            found.update(zip(chunk, zip(batch["input_ids"], batch["offset_mapping"], strict=True), strict=True))
+        return found
 
-def _chunks(requests: Sequence[ScoreRequest]) -> Iterator[list[ScoreRequest]]:
-    """Cut requests into chunks of bounded text."""
-    chunk: list[ScoreRequest] = []
+    # --- contexts as a tree ----------------------------------------------------------------------------------------
+
+    def _nodes(self, contexts: Sequence[str | Text]) -> list[_Node]:
+        """Return a node for each context; those that begin alike have their ancestors in common."""
+        if not self.cuts:
+            whole: dict[int, _Node] = {}
+            return [whole.setdefault(id(one), _Node(None, str(one), 0)) for one in contexts]
+        children: dict[tuple[_Node | None, str], _Node] = {}
+
+        def node(before: _Node | None, piece: str) -> _Node:
+            if (before, piece) not in children:
+                children[before, piece] = self._extended(before, piece)
+            return children[before, piece]
+
+        texts: dict[Text, _Node] = {}
+        strings = iter(_branching([one for one in contexts if isinstance(one, str)]))
+        nodes = []
+        for context in contexts:
+            if isinstance(context, Text):
+                nodes.append(_of_text(context, texts, node))
+                continue
+            made: _Node | None = None
+            for piece in next(strings):
+                made = node(made, piece)
+            assert made is not None
+            nodes.append(made)
+        return nodes
+
+    def _extended(self, before: _Node | None, piece: str) -> _Node:
+        """Continue a text by ``piece``: what lies before its last cut gets its tokens there, for good."""
+        if before is not None:
+            before = self._joint(before, piece)
+        kept, lead = (before.open, before.lead) if before else ("", 0)
+        window = kept + piece
+        cut = self.cuts.last(window, lead)
+        if cut is None:
+            return _Node(before, window, lead)
+        return _Node(before, window[cut - 1 :], 1, window, lead, cut)
+
+    def _joint(self, node: _Node, following: str) -> _Node:
+        """Return the node to continue by ``following``: ``node``, or all of it fixed where the two may be cut apart."""
+        if len(node.open) <= node.lead or not self.cuts.here(node.open[-1] + following[:2]):
+            return node
+        near = following[:2]
+        if near not in node.joints:
+            kept = node.open
+            node.joints[near] = _Node(node, kept[-1], 1, kept + near, node.lead, len(kept))
+        return node.joints[near]
+
+    @staticmethod
+    def _fix(nodes: Iterable[_Node]) -> Iterator[str]:
+        """Yield the windows of the nodes and their ancestors, each once."""
+        seen: set[_Node] = set()
+        for one in nodes:
+            here: _Node | None = one
+            while here is not None and here not in seen:
+                seen.add(here)
+                if here.window is not None:
+                    yield here.window
+                here = here.before
+
+    def _segment(self, node: _Node, tokens: dict[str, Tokens]) -> Segment | None:
+        """Return the fixed tokens of a node's text, made with those of its ancestors at first use."""
+        chain = []
+        here: _Node | None = node
+        while here is not None and here.segment is None:
+            chain.append(here)
+            here = here.before
+        segment = here.segment if here else None
+        for one in reversed(chain):
+            if one.window is not None:
+                ids, offsets = tokens[one.window]
+                first = locality.side(offsets, one.window_lead) if one.window_lead else 0
+                own = ids[first : locality.side(offsets, one.cut)]
+                segment = Segment(own if segment else [*self._lead(own, 1), *own], segment)
+            one.segment = segment
+        return segment
+
+
+def _of_text(text: Text, texts: dict[Text, _Node], node: Any) -> _Node:
+    """Return the node of a text, making those of the texts that it continues."""
+    missing = []
+    here: Text | None = text
+    while here is not None and here not in texts:
+        missing.append(here)
+        here = here.before
+    made = texts[here] if here is not None else None
+    for one in reversed(missing):
+        made = texts[one] = node(made, one.piece)
+    assert made is not None
+    return made
+
+
+def _branching(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut each text where those beside it part from it: prefixes of one chain, in their order, share their pieces."""
+    shared = [0, *(common_prefix(a, b) for a, b in pairwise(texts)), 0]
+    ends: list[int] = []  # where the pieces end that are shared with the text before
+    for text, before, after in zip(texts, shared[:-1], shared[1:], strict=True):
+        while ends and ends[-1] > before:
+            ends.pop()
+        if after and (not ends or after > ends[-1]):
+            ends.append(after)
+        places = [0, *(end for end in ends if end < len(text)), len(text)]
+        yield [text[first:stop] for first, stop in pairwise(places)]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Cut texts into chunks of bounded size."""
+    chunk: list[str] = []
     size = 0
-    for request in requests:
-        chunk.append(request)
-        size += len(request.context) + len(request.continuation)
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
         if size >= CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0

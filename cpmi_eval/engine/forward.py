@@ -1,34 +1,91 @@
-"""Forward passes over packed token tries: masks, positions and the head, as the model itself would apply them."""
+"""Forward passes over token forests: chunks, masks, positions and the head, as the model itself would apply them.
+
+A forest goes through the decoder in chunks of consecutive nodes. From one chunk to the next only the keys and values of
+the path that leads on are kept, so that no prefix is computed twice, and masks and memory do not grow with the square
+of a long chain.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+import torch._dynamo
 from torch import Tensor
+from transformers import Cache
 
-from cpmi_eval.engine import trie
+from cpmi_eval.engine import masks
+from cpmi_eval.engine.architecture import input_device, rope_kind
+from cpmi_eval.engine.scoring import Limits
+from cpmi_eval.engine.trie import Forest, IntArray
 from cpmi_eval.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 SHAPE_STEP = 32
+MASK_BYTES = 1 << 26  # of one dense mask: 64 MB
+COMPILED_SHAPES = 64
+FLEX_FROM = 2048  # nodes: below, a dense mask is faster on a GPU
 TRUSTED_DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-2}
 
 
-def padded(size: int) -> int:
+def padded(size: int, step: int = SHAPE_STEP) -> int:
     """Round up, so that few distinct shapes occur: oneDNN compiles and keeps a kernel for each (hundreds of MB)."""
-    return -(-size // SHAPE_STEP) * SHAPE_STEP
+    return -(-size // step) * step
+
+
+class Stack(Cache):  # type: ignore[misc]
+    """As a transformers cache: per layer the keys and values of a path, and of the chunk that is being read."""
+
+    def __init__(self, keep: bool = False) -> None:
+        """Begin with an empty path; ``keep``: hold on to the keys and values of all nodes, per layer in chunks."""
+        super().__init__(layers=[])
+        self.kept: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._states: list[tuple[Tensor, Tensor]] = []  # [1, heads, path + chunk, width]
+        self._path = torch.empty(0, dtype=torch.long)  # which of these the next chunk begins with
+        self._keep = keep
+        self._nodes = 0
+
+    def begin(self, path: IntArray, nodes: int) -> None:
+        """Go on to a chunk of ``nodes`` real nodes, after the columns ``path`` of what is held."""
+        self._path = torch.from_numpy(path)
+        self._nodes = nodes
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Take a layer's keys and values of the chunk; return them behind those of the path."""
+        if self._keep:
+            if layer_idx == len(self.kept):
+                self.kept.append(([], []))
+            for kept, one in zip(self.kept[layer_idx], (key, value), strict=True):
+                kept.append(one[0, :, : self._nodes])
+        if layer_idx == len(self._states):
+            self._states.append((key, value))
+            return key, value
+        if len(self._path):
+            path = self._path.to(key.device)
+            past = (one.index_select(2, path) for one in self._states[layer_idx])
+            key, value = (torch.cat([old, new], 2) for old, new in zip(past, (key, value), strict=True))
+        self._states[layer_idx] = (key, value)
+        return key, value
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the length of the path."""
+        return len(self._path)
 
 
 class PackedForward:
-    """A causal model's decoder and head, run on rows in which a prefix that several sequences share occurs once."""
+    """A causal model's decoder and head, run on forests in which a prefix that several sequences share occurs once."""
 
     def __init__(self, model: Any) -> None:
         """Read the model's decoder, head and mask conventions.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         config = model.config.get_text_config()
         layers = set(getattr(config, "layer_types", None) or ())
@@ -47,7 +104,16 @@ class PackedForward:
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         # Cohere multiplies its logits, Granite divides them.
         self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        self.flex = getattr(config, "_attn_implementation", None) == "flex_attention"
+        self.device = input_device(model)
+        self.longrope = rope_kind(model.config) == "longrope"
+        kernel = getattr(config, "_attn_implementation", None)
+        on_gpu = self.device.type == "cuda" and kernel == "sdpa" and getattr(model, "_supports_flex_attn", False)
+        self.flex_from: int | None = 0 if kernel == "flex_attention" else FLEX_FROM if on_gpu else None
+        if self.device.type == "cuda" and self.flex_from is not None:
+            # Each shape of a chunk may compile anew; past the limit, which is 8, torch goes on without a kernel.
+            limits = torch._dynamo.config
+            name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
+            setattr(limits, name, max(COMPILED_SHAPES, getattr(limits, name)))
 
     @property
     def windows(self) -> list[int | None]:
@@ -63,58 +129,143 @@ class PackedForward:
         logits = logits * self.scale if self.scale != 1.0 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def hidden(self, rows: Sequence[trie.Row], width: int, cache: Any = None) -> Tensor:
-        """Run the decoder over rows padded to ``width``; return final hidden states [rows, width, hidden].
+    def hidden(
+        self, forest: Forest, dense_nodes: int, block_nodes: int, stack: Stack | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Run the decoder over a forest, chunk by chunk; call in inference mode.
 
-        ``cache``: a transformers cache that is given every layer's keys and values.
+        Args:
+            forest: what to read.
+            dense_nodes: of a chunk with a dense mask, at most; fewer where that would take more than MASK_BYTES.
+            block_nodes: of a chunk with a block mask.
+            stack: given every layer's keys and values.
+
+        Yields:
+            The place of a chunk's first node, and the final hidden states of its nodes [nodes, width].
         """
-        tokens = torch.zeros((len(rows), width), dtype=torch.long)
-        depth = torch.zeros((len(rows), width), dtype=torch.long)
-        end = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding sees itself alone
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.from_numpy(row.tokens)
-            depth[i, : len(row)] = torch.from_numpy(row.depth)
-            end[i, : len(row)] = torch.from_numpy(row.end)
-        device = self.model.device
-        depth, end = depth.to(device), end.to(device)
-        output = self.decoder(
-            input_ids=tokens.to(device),
-            attention_mask=self._masks(depth, end),
-            position_ids=depth,
-            past_key_values=cache,
-            use_cache=cache is not None,
+        flex = self.flex_from is not None and len(forest) >= self.flex_from
+        whole = len(forest) <= (block_nodes if flex else self._dense(0, dense_nodes))
+        if stack is None and not whole:
+            stack = Stack()
+        above: IntArray = np.empty(0, dtype=np.int64)
+        columns: IntArray = above  # of what the stack holds: the path above, padded
+        start = 0
+        while start < len(forest):
+            size = block_nodes if flex else self._dense(len(above), dense_nodes)
+            stop = min(len(forest), start + size)
+            yield start, self._chunk(forest, start, stop, above, columns, stack, flex)[: stop - start]
+            if stop < len(forest):
+                path = forest.path(int(forest.parent[stop]))
+                held = np.where(path < start, np.searchsorted(above, path), path - start + len(columns))
+                room = padded(len(path), masks.BLOCK) if flex else len(path)
+                above, columns = path, np.pad(held, (0, room - len(path)))
+            start = stop
+
+    def _dense(self, above: int, nodes: int) -> int:
+        """Return how many nodes, at most ``nodes``, may follow a path of ``above`` within MASK_BYTES of mask."""
+        cells = MASK_BYTES / self.model.dtype.itemsize
+        most = int((np.sqrt(above**2 + 4 * cells) - above) / 2)
+        return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - self.longrope))
+
+    def _chunk(
+        self,
+        forest: Forest,
+        start: int,
+        stop: int,
+        above: IntArray,
+        columns: IntArray,
+        stack: Stack | None,
+        flex: bool,
+    ) -> Tensor:
+        """Return the hidden states of nodes ``start .. stop-1`` and some padding [width, hidden]."""
+        nodes = stop - start
+        # A padding token at the deepest position keeps longrope's rotation that of the whole; see rope_threshold.
+        width = padded(nodes + self.longrope, masks.BLOCK if flex else SHAPE_STEP)
+        rest = width - nodes
+        last = len(forest)
+        query = np.concatenate([np.arange(start, stop), np.arange(last, last + rest)])
+        depth = np.pad(forest.depth[start:stop], (0, rest), constant_values=int(forest.depth.max()))
+        empty = len(columns) - len(above)
+        view = masks.View(
+            query,
+            depth,
+            np.concatenate([above, np.zeros(empty, dtype=np.int64), query]),
+            np.concatenate([forest.depth[above], np.zeros(empty, dtype=np.int64), depth]),
+            np.concatenate([forest.end[above], np.full(empty, -1), forest.end[start:stop], query[nodes:] + 1]),
         )
-        states: Tensor = output.last_hidden_state
+        tokens = np.pad(forest.tokens[start:stop], (0, rest))
+        if stack is not None:
+            stack.begin(columns, nodes)
+        with attention_of(self.model, "flex_attention" if flex else None):
+            output = self.decoder(
+                input_ids=torch.from_numpy(tokens)[None].to(self.device),
+                attention_mask=self._masks(view, flex),
+                position_ids=torch.from_numpy(depth)[None].to(self.device),
+                past_key_values=stack,
+                use_cache=stack is not None,
+            )
+        states: Tensor = output.last_hidden_state[0]
         return states
 
-    def _masks(self, depth: Tensor, end: Tensor) -> Any:
+    def _masks(self, view: masks.View, flex: bool) -> Any:
         """Return what the decoder takes as attention_mask: one mask, or one per layer type."""
-        build = _block_mask if self.flex else self._additive_mask
+
+        def build(window: int | None) -> Any:
+            if flex:
+                return masks.blocks(view, window, self.device)
+            return masks.additive(view, window, self.model.dtype, self.device)
+
         if not self.layers:
-            return build(depth, end, self.window)
-        return {kind: build(depth, end, self.window if kind == "sliding_attention" else None) for kind in self.layers}
-
-    def _additive_mask(self, depth: Tensor, end: Tensor, window: int | None) -> Tensor:
-        """Return a [rows, 1, n, n] mask to add to attention scores; eager and sdpa both take it."""
-        index = torch.arange(depth.shape[1], device=depth.device)
-        visible = (index[None, :, None] >= index[None, None, :]) & (index[None, :, None] < end[:, None, :])
-        if window is not None:
-            visible &= depth[:, :, None] - depth[:, None, :] < window
-        dtype = self.model.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=depth.device)
-        return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+            return build(self.window)
+        return {kind: build(self.window if kind == "sliding_attention" else None) for kind in self.layers}
 
 
-def _block_mask(depth: Tensor, end: Tensor, window: int | None) -> Any:
-    """Return the same visibility as a FlexAttention block mask, whose cost follows the blocks that are not empty."""
-    from torch.nn.attention.flex_attention import create_block_mask
+@contextmanager
+def attention_of(model: Any, name: str | None) -> Iterator[None]:
+    """Let a model attend by the named function meanwhile; ``None``: by its own."""
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = name or before
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = (key <= query) & (query < end[batch, key])
-        return seen if window is None else seen & (depth[batch, query] - depth[batch, key] < window)
 
-    rows, width = depth.shape
-    return create_block_mask(visible, B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(depth.device))
+def trial(
+    rng: np.random.Generator, vocabulary: int, limits: Limits, flex_from: int | None, stem: int, last: int
+) -> list[list[int]]:
+    """Return branches of random tokens off a stem by which a model is tried out, the last of them in another chunk.
+
+    Where long rows have a kernel of their own, they are together long enough for that.
+    """
+    room = max(1, (limits.max_length or 1 << 30) - stem)
+    wanted = max(limits.row_tokens, flex_from or 0)
+    long = min(wanted, room)
+    begin = rng.integers(0, vocabulary, stem).tolist()
+    lengths = [long] * -(-wanted // long) + [max(1, min(last, room))]
+    return [begin + rng.integers(0, vocabulary, length).tolist() for length in lengths]
+
+
+def settled(forward: PackedForward, difference: Callable[[], float]) -> float:
+    """Return what trying out a model gives; without FlexAttention where the model does not bear that.
+
+    Raises:
+        ModelError: the difference is more than rounding, or the model does not run with the mask.
+    """
+    try:
+        return difference()
+    except ModelError as error:
+        tried = error
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        tried = refusal(forward.model, f"it does not run with the mask a trie needs ({reason[:200]})")
+        tried.__cause__ = error
+    if not forward.flex_from:  # not used, or asked for by name
+        raise tried
+    log.warning("FlexAttention does not serve this model; dense masks are used for long rows too: %s", tried)
+    forward.flex_from = None
+    return settled(forward, difference)
 
 
 def trusted_difference(dtype: torch.dtype) -> float:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +20,9 @@ from torch import Tensor
 
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.architecture import rope_kind, rope_threshold
-from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Collected, Trunk, round_up
+from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Trunk, round_up
 from cpmi_eval.engine.encode import Encoder
-from cpmi_eval.engine.forward import PackedForward, padded, refusal, trusted_difference
+from cpmi_eval.engine.forward import PackedForward, Stack, attention_of, refusal, trusted_difference
 from cpmi_eval.engine.plain import too_long
 from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
 from cpmi_eval.engine.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
@@ -39,7 +37,7 @@ SORT_EVERY = 32  # steps between two sortings of the slots by length
 class _Root:
     """A packed row of prompts; a trunk, with each prompt's first logits, from its first completion to its last."""
 
-    row: trie.Row
+    row: trie.Forest
     prompts: dict[int, int]  # member of the row -> prompt
     waiting: int = 0  # completions that are not done
     trunk: Trunk | None = None
@@ -47,7 +45,7 @@ class _Root:
 
     def path(self, prompt: int) -> trie.IntArray:
         """Return the nodes of a prompt's tokens."""
-        return next(path for member, path in self.row.paths.items() if self.prompts[member] == prompt)
+        return self.row.path(next(end for member, end in self.row.ends.items() if self.prompts[member] == prompt))
 
 
 @dataclass(eq=False)
@@ -84,7 +82,7 @@ class SharedGenerator:
         enough: Enough | None = None,
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; see :class:`cpmi_eval.protocols.Backend`."""
-        ids = [np.array(self.encoder.encode_prompt(prompt), dtype=np.int64) for prompt in prompts]
+        ids = self.encoder.encode_prompts(prompts)
         failures = {i: failure for i, one in enumerate(ids) if (failure := self._refusal(len(one), sampling))}
         ready = [i for i, (_, own) in enumerate(zip(ids, seeds, strict=True)) if i not in failures and len(own) > 0]
         ready.sort(key=lambda i: ids[i].tolist())  # in whatever order they come: the same rows, hence the same rounding
@@ -107,16 +105,17 @@ class SharedGenerator:
             )
         return failure
 
-    def trunk(self, row: trie.Row) -> tuple[Trunk, Tensor]:
+    def trunk(self, row: trie.Forest) -> tuple[Trunk, Tensor]:
         """Read a packed row; return its keys and values, and its hidden states [nodes, width]."""
-        collected = Collected()
-        hidden = self.forward.hidden([row], padded(len(row)), collected)[0]
-        return Trunk.of(row, collected, hidden.device), hidden[: len(row)]
+        stack = Stack(keep=True)
+        sizes = self.limits.row_tokens, self.limits.batch_tokens
+        hidden = torch.cat([states for _, states in self.forward.hidden(row, *sizes, stack)])
+        return Trunk.of(row, stack, hidden.device), hidden
 
     def step(self, branches: Branches, tokens: Tensor) -> Tensor:
         """Append one token to every branch (ids [slots]); return the logits of the next ones [slots, vocabulary]."""
         position = branches.begin_step(self.forward.windows)
-        with _attention_of(self.model):
+        with attention_of(self.model, ATTENTION):
             output = self.forward.decoder(
                 input_ids=tokens[:, None],
                 attention_mask=torch.zeros((1, 1, 1, 1), device=tokens.device),  # the branches know what is visible
@@ -127,17 +126,6 @@ class SharedGenerator:
             )
         branches.end_step()
         return self.forward.logits(output.last_hidden_state[:, 0])
-
-
-@contextmanager
-def _attention_of(model: Any) -> Iterator[None]:
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 @torch.inference_mode()
@@ -154,23 +142,24 @@ def distrust(generator: SharedGenerator) -> float:
     rng = np.random.default_rng(1)
     stem, *tails = (rng.integers(0, vocabulary, n) for n in (12, 3, 9))
     own = rng.integers(0, vocabulary, (2, steps))
-    (row,) = trie.pack([np.concatenate([stem, tail]) for tail in tails], generator.limits.row_tokens)
-    branches = Branches(model.device)
+    row = trie.forest_of([np.concatenate([stem, tail]) for tail in tails])
+    device = generator.forward.device
+    branches = Branches(device)
     branches.extend(2)
     try:
         trunk, _ = generator.trunk(row)
         for slot in range(2):
-            branches.occupy(slot, trunk, row.paths[slot])
-        ours = [generator.step(branches, torch.from_numpy(own[:, i]).to(model.device)) for i in range(steps)]
+            branches.occupy(slot, trunk, row.path(row.ends[slot]))
+        ours = [generator.step(branches, torch.from_numpy(own[:, i]).to(device)) for i in range(steps)]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise refusal(model, f"its attention cannot be branched ({reason[:200]})") from error
     squares = []
     for slot, tail in enumerate(tails):
-        whole = torch.from_numpy(np.concatenate([stem, tail, own[slot]]))[None].to(model.device)
+        whole = torch.from_numpy(np.concatenate([stem, tail, own[slot]]))[None].to(device)
         theirs = model(input_ids=whole, use_cache=False).logits[0, -steps:].double().log_softmax(-1)
         mine = torch.stack([logits[slot] for logits in ours]).double().log_softmax(-1)
-        following = torch.from_numpy(rng.integers(0, vocabulary, 64)).to(model.device)
+        following = torch.from_numpy(rng.integers(0, vocabulary, 64)).to(theirs.device)
         squares.append((mine - theirs)[:, following] ** 2)
     difference = float(torch.cat(squares).mean().sqrt())
     trusted = trusted_difference(model.dtype)
@@ -196,7 +185,7 @@ class _Loop:
         self.ids = ids
         self.enough = enough
         self.greedy = sampling.temperature <= 0
-        self.device = generator.model.device
+        self.device = generator.forward.device
         self.failures: dict[int, Failure] = {}
         self.done: dict[int, list[Completion]] = {i: [] for i in ready}
         self.satisfied: set[int] = set()
@@ -222,8 +211,8 @@ class _Loop:
                 yield _Rollout(root, i, sample, uniforms(seeds[i][sample], self.sampling.max_new_tokens))
 
     def _roots(self, prompts: Sequence[int], row_tokens: int, max_nodes: int | None = None) -> list[_Root]:
-        rows = trie.pack([self.ids[i] for i in prompts], row_tokens, max_nodes)
-        return [_Root(row, {member: prompts[member] for member in row.paths}) for row in rows]
+        rows = trie.rows(trie.forest_of([self.ids[i] for i in prompts]), row_tokens, max_nodes)
+        return [_Root(row, {member: prompts[member] for member in row.ends}) for row in rows]
 
     def run(self) -> None:
         """Draw everything that is wanted. On out-of-memory, go on with half the slots."""
@@ -293,8 +282,8 @@ class _Loop:
         trunk, hidden = self.generator.trunk(root.row)
         owners, nodes = np.unique(root.row.owner, return_counts=True)
         self.computed[[root.prompts[owner] for owner in owners.tolist()]] += nodes
-        members = list(root.row.paths)
-        last = torch.tensor([int(root.row.paths[member][-1]) for member in members], device=hidden.device)
+        members = list(root.row.ends)
+        last = torch.tensor(list(root.row.ends.values()), device=hidden.device)
         logits = self.generator.forward.logits(hidden[last])
         root.logits = {root.prompts[member]: logits[place] for place, member in enumerate(members)}
         root.trunk = trunk

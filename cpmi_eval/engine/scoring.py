@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,13 +23,19 @@ OUT_OF_MEMORY = Failure(
 LOGIT_FLOATS = 1 << 25  # logits in flight at a time: 128 MB of fp32
 
 
+Encode: TypeAlias = Callable[[Sequence[ScoreRequest]], Sequence[Encoded]]
+
+
 class Scorer(Protocol):
-    """Scores encoded requests; the results are in their order."""
+    """Scores requests; the results are in their order. ``busy``: seconds so far in which the device had work."""
 
     name: str
 
-    def score(self, requests: Sequence[ScoreRequest], encoded: Sequence[Encoded]) -> list[LogProb | Failure]:
-        """Return one LogProb or Failure per request."""
+    @property
+    def busy(self) -> float: ...  # noqa: D102
+
+    def score(self, requests: Sequence[ScoreRequest], encode: Encode) -> list[LogProb | Failure]:
+        """Encode the requests, in as many calls as it likes, and return one LogProb or Failure for each."""
 
 
 class Generator(Protocol):
@@ -63,7 +69,7 @@ class Limits:
 
 def unscorable(encoded: Encoded, limits: Limits) -> Failure | None:
     """Return why a request cannot be scored at all, or None. Nothing is ever truncated to make it fit."""
-    length = len(encoded.ids)
+    length = len(encoded)
     if encoded.start == length:
         return Failure("empty_continuation", "the continuation has no tokens")
     if limits.max_length is not None and length - 1 > limits.max_length:

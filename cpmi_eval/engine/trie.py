@@ -1,19 +1,23 @@
-"""Packing many token sequences into few rows in which a shared prefix appears once.
+"""Token sequences laid out so that a prefix which several share appears once.
 
-A row is a forest of token tries laid out depth-first: node ``k``'s subtree occupies ``k .. end[k]-1``, so
-"is an ancestor of" is the interval test ``k <= q < end[k]``, and a node's position in its own sequence is its
-depth. Nothing here knows about models or tensors; see :mod:`cpmi_eval.engine.packed` for the forward pass.
+A forest of token tries is laid out depth-first: node ``k``'s subtree occupies ``k .. end[k]-1``, so "is an ancestor of"
+is the interval test ``k <= q < end[k]``, and a node's position in its own sequence is its depth. From any node on, all
+that later nodes need of earlier ones is the path that leads to it: a forest can be read in chunks, with the keys and
+values of one path in between. Building takes time and memory in the number of nodes, however long the sequences are
+that end in them. Nothing here knows about models or tensors; see :mod:`cpmi_eval.engine.forward`.
 
-Attention over a packed row costs the square of its size, and a cut repeats the prefix that its two sides share; where
-to cut is chosen so that the sum is least.
+For completions, which branch off a part of a forest whose keys and values all stay, it is cut into rows. Attention
+over a row costs the square of its size, and a cut repeats the prefix that its two sides share; where to cut is chosen
+so that the sum is least.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,88 +26,203 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 ATTENTION_SHARE = 0.25
 ROW_OVERHEAD = 64.0  # what a row costs besides its nodes, in tokens: shorter rows than some hundred gain nothing
+_TOKENS = 1 << 32  # more than any vocabulary
+
+
+class Stem(Protocol):
+    """Tokens ``own`` that follow those of ``before``, ``length`` with them; what several sequences begin with."""
+
+    @property
+    def own(self) -> Sequence[int]: ...  # noqa: D102
+    @property
+    def before(self) -> Stem | None: ...  # noqa: D102
+    @property
+    def length(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
-class Row:
-    """One packed row of ``n`` nodes: all arrays are of shape [n] and dtype int64.
+class Forest:
+    """``n`` nodes in depth-first order; all arrays are of shape [n] and dtype int64.
 
-    ``owner`` is the index of the sequence on whose behalf a node was first added: it pays for the node.
-    ``paths`` maps a sequence's index to its path, the node indices of its tokens in order.
+    ``parent`` is -1 for a first token. ``owner`` is the index of the sequence on whose behalf a node is there first: it
+    pays for the node. ``ends`` maps a sequence's index to the node of its last token.
     """
 
     tokens: IntArray
     depth: IntArray
     end: IntArray
+    parent: IntArray
     owner: IntArray
-    paths: dict[int, IntArray]
+    ends: dict[int, int]
 
     def __len__(self) -> int:
         """Return the number of nodes."""
         return len(self.tokens)
 
+    def path(self, node: int) -> IntArray:
+        """Return the nodes from a first token to ``node`` [depth + 1]; -1 has none."""
+        if node < 0:
+            return np.empty(0, dtype=np.int64)
+        # In depth-first order the last node of a depth before ``node`` is its ancestor there.
+        latest = np.zeros(int(self.depth[: node + 1].max()) + 1, dtype=np.int64)
+        latest[self.depth[: node + 1]] = np.arange(node + 1)
+        return latest[: self.depth[node] + 1]
 
-def common_prefix(a: IntArray, b: IntArray) -> int:
-    """Return the length of the longest common prefix of two token arrays."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
 
+class Builder:
+    """Grows a forest sequence by sequence, then lays it out.
 
-def depth_first_order(sequences: Sequence[IntArray]) -> list[int]:
-    """Return the sequences' indices in depth-first order of their trie, children in order of first appearance.
-
-    First appearance rather than token order, so that replacing one branch's tokens by others moves no other
-    branch: its scores then stay the same to the last bit.
+    What a sequence adds is a run of nodes, each the first child of the one before; other children begin runs of their
+    own. Work beyond copying tokens is per run, not per node. Children are in order of first appearance rather than of
+    tokens, so that replacing one branch's tokens by others moves no other branch: its scores then stay the same to the
+    last bit.
     """
-    children: list[dict[int, int]] = [{}]
-    leaf_of: list[int] = []
-    path = [0]
-    previous: IntArray = np.empty(0, dtype=np.int64)
+
+    def __init__(self) -> None:
+        """Begin with node 0, which stands before all first tokens and is a run of its own."""
+        self._tokens = [-1]
+        self._first = [0]  # of each run
+        self._parent = [-1]  # of each run's first node
+        self._heads: dict[int, int] = {}  # parent * _TOKENS + token -> run
+        self._stems: dict[Stem, int] = {}
+        self._ends: list[int] = []
+
+    def add(self, tail: Sequence[int], stem: Stem | None = None) -> list[int]:
+        """Add the sequence of a stem's tokens and then ``tail``.
+
+        Returns:
+            Its nodes, as they are numbered before the layout: the stem's last one, then those of ``tail``.
+        """
+        made = [self._end(stem)]
+        self._grow(list(tail), made)
+        self._ends.append(made[-1])
+        return made
+
+    def _end(self, stem: Stem | None) -> int:
+        """Return the node of a stem's last token."""
+        missing = []
+        while stem is not None and stem not in self._stems:
+            missing.append(stem)
+            stem = stem.before
+        node = 0 if stem is None else self._stems[stem]
+        for one in reversed(missing):
+            nodes = [node]
+            self._grow(list(one.own), nodes)
+            node = self._stems[one] = nodes[-1]
+        return node
+
+    def _grow(self, tokens: list[int], made: list[int]) -> None:
+        """Follow ``tokens`` from the last node of ``made``, adding what is missing; append the nodes to ``made``."""
+        at, node = 0, made[-1]
+        while at < len(tokens):
+            run = bisect_right(self._first, node) - 1
+            stop = self._first[run + 1] if run + 1 < len(self._first) else len(self._tokens)
+            same = common_prefix(tokens[at : at + stop - node - 1], self._tokens[node + 1 : stop])
+            if same:
+                made += range(node + 1, node + 1 + same)
+                node, at = node + same, at + same
+                continue
+            head = self._heads.get(node * _TOKENS + tokens[at])
+            if head is None:
+                first = len(self._tokens)
+                self._heads[node * _TOKENS + tokens[at]] = len(self._first)
+                self._first.append(first)
+                self._parent.append(node)
+                self._tokens += tokens[at:]
+                made += range(first, len(self._tokens))
+                return
+            node, at = self._first[head], at + 1
+            made.append(node)
+
+    def layout(self) -> tuple[Forest, IntArray]:
+        """Return the forest, and for each node as :meth:`add` numbers it its place there (-1 for node 0)."""
+        n = len(self._tokens)
+        first = np.array([*self._first, n], dtype=np.int64)
+        length = np.diff(first).tolist()
+        parent = self._parent
+        owner_run = (np.searchsorted(first, parent, side="right") - 1).tolist()  # the run that a run hangs off
+        branches: list[list[int]] = [[] for _ in length]
+        for run in range(1, len(length)):
+            branches[owner_run[run]].append(run)
+        size = list(length)
+        for run in range(len(length) - 1, 0, -1):
+            size[owner_run[run]] += size[run]
+        place = np.empty(n, dtype=np.int64)  # one more than in the forest, for node 0
+        end = np.empty(n, dtype=np.int64)
+        depth = np.empty(n, dtype=np.int64)
+        base = [0] * len(length)
+        for run, (start, count) in enumerate(zip(self._first, length, strict=True)):
+            own = slice(start, start + count)
+            place[own] = np.arange(base[run], base[run] + count)
+            above = depth[parent[run]] + 1 if run else 0
+            depth[own] = np.arange(above, above + count)
+            free = base[run] + count
+            end[own] = free
+            # depth-first: past the run come the branches of its last node, then those of the node before, ...
+            for branch in sorted(branches[run], key=lambda one: -parent[one]):
+                base[branch] = free
+                free += size[branch]
+                end[start : parent[branch] + 1] = free
+        order = np.argsort(place)[1:]
+        before = np.arange(-1, n - 1)
+        before[first[:-1]] = parent
+        place -= 1
+        ends = place[np.array(self._ends, dtype=np.int64)]
+        by_place = np.argsort(ends, kind="stable")  # nodes between two ends lead to the second
+        forest = Forest(
+            np.array(self._tokens, dtype=np.int64)[order],
+            depth[order] - 1,
+            end[order] - 1,
+            place[before[order]],
+            by_place[np.searchsorted(ends[by_place], np.arange(n - 1))],
+            dict(enumerate(ends.tolist())),
+        )
+        return forest, place
+
+
+def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return the length of the longest common prefix, by comparing halves rather than items; strings too."""
+    low, high = 0, min(len(a), len(b))
+    if high and a[0] != b[0]:
+        return 0
+    while low < high:
+        middle = high if low == 0 else (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def forest_of(sequences: Sequence[IntArray]) -> Forest:
+    """Return the forest of some non-empty token sequences."""
+    builder = Builder()
     for sequence in sequences:
-        shared = common_prefix(previous, sequence)  # walking on from here skips most look-ups
-        del path[shared + 1 :]
-        node = path[-1]
-        for token in sequence[shared:].tolist():
-            following = children[node].get(token)
-            if following is None:
-                following = len(children)
-                children[node][token] = following
-                children.append({})
-            node = following
-            path.append(node)
-        leaf_of.append(node)
-        previous = sequence
-    rank = [0] * len(children)
-    stack, visited = [0], 0
-    while stack:
-        node = stack.pop()
-        rank[node] = visited
-        visited += 1
-        stack.extend(reversed(children[node].values()))
-    return sorted(range(len(sequences)), key=lambda index: rank[leaf_of[index]])
+        builder.add(sequence.tolist())
+    return builder.layout()[0]
 
 
-def pack(sequences: Sequence[IntArray], row_tokens: int, max_nodes: int | None = None) -> list[Row]:
-    """Pack non-empty token sequences into rows, at the least cost by :func:`row_cost`.
+def rows(whole: Forest, row_tokens: int, max_nodes: int | None = None) -> list[Forest]:
+    """Cut a forest into rows, at the least cost by :func:`row_cost`.
 
     Args:
-        sequences: token ids; equal ones and prefixes of others are welcome.
+        whole: a forest.
         row_tokens: the row size at which attention costs ATTENTION_SHARE of everything else.
         max_nodes: hard bound on a row, which only a single longer sequence goes past; if not given, 4 x ``row_tokens``
             or twice the longest sequence.
 
     Returns:
-        Rows in which every sequence occurs once, whole.
+        Forests in which every sequence ends once, with its whole path.
     """
-    order = depth_first_order(sequences)
-    lengths = np.array([len(sequences[index]) for index in order])
-    shared = np.zeros(len(order), dtype=np.int64)  # with the sequence before it in depth-first order
-    for place in range(1, len(order)):
-        shared[place] = common_prefix(sequences[order[place - 1]], sequences[order[place]])
+    members = np.array(sorted(whole.ends, key=lambda member: (whole.ends[member], member)), dtype=np.int64)
+    ends = np.array([whole.ends[member] for member in members.tolist()], dtype=np.int64)
+    lengths = whole.depth[ends] + 1
+    # Between one end and the next lie only nodes that lead to the next: the first of them hangs off what both share.
+    following = np.minimum(ends[:-1] + 1, len(whole) - 1)
+    shared = np.concatenate([[0], np.where(ends[1:] == ends[:-1], lengths[1:], whole.depth[following])])
     bound = max_nodes or max(4 * row_tokens, 2 * int(lengths.max()))
-    starts = [*cheapest_cuts(lengths, shared, row_tokens, bound), len(order)]
-    return [_row(order[start:stop], sequences) for start, stop in pairwise(starts)]
+    starts = [*cheapest_cuts(lengths, shared, row_tokens, bound), len(members)]
+    return [_part(whole, members, ends, start, stop) for start, stop in pairwise(starts)]
 
 
 def row_cost(nodes: NDArray[np.float64], row_tokens: int) -> NDArray[np.float64]:
@@ -138,28 +257,25 @@ def cheapest_cuts(lengths: IntArray, shared: IntArray, row_tokens: int, max_node
     return starts[::-1]
 
 
-def _row(members: Sequence[int], sequences: Sequence[IntArray]) -> Row:
-    """Lay out the given sequences, already in depth-first order, as one row."""
-    tokens: list[IntArray] = []
-    depth: list[IntArray] = []
-    owner: list[IntArray] = []
-    total = sum(len(sequences[index]) for index in members)
-    end = np.zeros(total, dtype=np.int64)
-    paths: dict[int, IntArray] = {}
-    path: IntArray = np.empty(0, dtype=np.int64)
-    previous: IntArray = np.empty(0, dtype=np.int64)
-    size = 0
-    for index in members:
-        sequence = sequences[index]
-        shared = common_prefix(previous, sequence)
-        end[path[shared:]] = size  # the subtrees left behind are complete
-        fresh = len(sequence) - shared
-        tokens.append(sequence[shared:])
-        depth.append(np.arange(shared, len(sequence)))
-        owner.append(np.full(fresh, index))
-        path = np.concatenate([path[:shared], np.arange(size, size + fresh)])
-        paths[index] = path
-        size += fresh
-        previous = sequence
-    end[path] = size
-    return Row(np.concatenate(tokens), np.concatenate(depth), end[:size], np.concatenate(owner), paths)
+def _part(whole: Forest, members: IntArray, ends: IntArray, start: int, stop: int) -> Forest:
+    """Return the forest of the sequences ``start .. stop-1``, in the order of their ends."""
+    first = int(ends[start - 1]) + 1 if start else 0
+    last = int(ends[stop - 1]) + 1
+    if first >= last:  # all end where the row before it ended
+        first = last
+        above = whole.path(last - 1)
+    else:
+        above = whole.path(int(whole.parent[first]))
+    nodes = np.concatenate([above, np.arange(first, last)])
+    place = np.full(len(whole) + 1, -1, dtype=np.int64)
+    place[nodes] = np.arange(len(nodes))
+    mine = place[ends[start:stop]]
+    stops = place[np.minimum(whole.end[nodes], last) - 1] + 1  # a subtree's last node, as far as it is here
+    return Forest(
+        whole.tokens[nodes],
+        whole.depth[nodes],
+        stops,
+        place[whole.parent[nodes]],
+        members[start:stop][np.searchsorted(mine, np.arange(len(nodes)))],
+        dict(zip(members[start:stop].tolist(), mine.tolist(), strict=True)),
+    )

@@ -36,6 +36,7 @@ from cpmi_eval.types import (
     Scored,
     ScoreRequest,
     StepScores,
+    Text,
     Tokens,
     Trace,
     TraceFailure,
@@ -205,13 +206,21 @@ class CPMI:
             base = template.replace("{problem}", trace.problem)
             if self.chat:
                 base = backend.chat_prompt(base)
-            for members in contexts(self.variant, len(trace.steps)).steps:
-                context = base + "".join(trace.steps[i] + self.separator for i in members)
+            for context in self._contexts(Text(base), trace.steps):
                 for answer in answers:
                     if self.normalize == "answer":
                         yield ScoreRequest(context + before, answer, self.top_k, self.top_p)
                     else:
                         yield ScoreRequest(context, before + answer + after, self.top_k, self.top_p)
+
+    def _contexts(self, base: Text, steps: Sequence[str]) -> Iterator[Text]:
+        """Yield the texts of :func:`contexts`, each as the longest earlier one that it begins with, continued."""
+        made: dict[tuple[int, ...], Text] = {(): base}
+        for members in contexts(self.variant, len(steps)).steps:
+            known = next(n for n in range(len(members), -1, -1) if members[:n] in made)
+            for n in range(known, len(members)):
+                made[members[: n + 1]] = made[members[:n]] + (steps[members[n]] + self.separator)
+            yield made[members]
 
     def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
         """Turn log-probabilities into rewards; see the module's formulas."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from lm_eval import utils
 from lm_eval.models.huggingface import HFLM
@@ -25,10 +24,10 @@ from tqdm import tqdm
 from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.encode import Encoded
+from cpmi_eval.engine.packed import TrieScorer
 from cpmi_eval.engine.rollouts import SharedGenerator, distrust
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.lm_eval.generation import Plan, PromptEncoder, plan
-from cpmi_eval.lm_eval.greedy import GreedyTrieScorer
 from cpmi_eval.lm_eval.options import batch_count, budgets, check_names, open_backend, without_pairwise
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import Completion, Failure, Generation, Tokens
@@ -113,7 +112,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         self.pretrained = str(self.facts.get("model", type(backend.model).__name__))
         self.tokens = Tokens()
         self.limits = budgets(backend.limits, batch, max_batch_size, self.max_length, args)
-        self.scorer = GreedyTrieScorer(backend.model, self.limits)
+        self.scorer = TrieScorer(backend.model, self.limits)
         self._prompts = PromptEncoder(self.tokenizer, self.tok_encode, self.prefix_token_id)
         self._generator: SharedGenerator | None = None
 
@@ -178,7 +177,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
                 f"a continuation of {len(continuation):,} tokens, the model takes {self.max_length:,}: "
                 f"{self._text(request)}"
             )
-        ids = np.array((context + continuation)[-(self.max_length + 1) :], dtype=np.int64)
+        ids = (context + continuation)[-(self.max_length + 1) :]
         return Encoded(ids, len(ids) - len(continuation))
 
     def _text(self, request: TokenRequest) -> str:
@@ -194,15 +193,16 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         ]  # refuses before it computes
         budget = CHUNK_BATCHES * self.limits.batch_tokens
         chunk: dict[int, Encoded] = {}
-        fresh, before = 0, np.zeros(0, dtype=np.int64)
+        fresh = 0
+        before: Sequence[int] = []
         for index in sorted(range(len(requests)), key=keys.__getitem__):
             one = self._encoded(requests[index])
-            fresh += len(one.ids) - trie.common_prefix(before, one.ids)
+            fresh += len(one) - trie.common_prefix(before, one.tail)
             chunk[index] = one
-            before = one.ids
+            before = one.tail
             if fresh >= budget:
                 yield chunk
-                chunk, fresh, before = {}, 0, before[:0]
+                chunk, fresh, before = {}, 0, []
         if chunk:
             yield chunk
 

@@ -81,8 +81,9 @@ def drawn(results):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_shared_rollouts_are_those_of_transformers(name, way):
-    expected = backend(name, "pairwise").generate(PROMPTS, WAYS[way], SEEDS)
-    made = backend(name, slots=8).generate(PROMPTS, WAYS[way], SEEDS)
+    """In float64: in float32 a near tie may fall either way, by the processor."""
+    expected = backend(name, "pairwise", torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
+    made = backend(name, dtype=torch.float64, slots=8).generate(PROMPTS, WAYS[way], SEEDS)
     assert drawn(made) == drawn(expected)
     assert [one.tokens.requested for one in made] == [one.tokens.requested for one in expected]
     assert [one.tokens.generated for one in made] == [one.tokens.generated for one in expected]
@@ -94,12 +95,6 @@ def test_the_cases_above_end_in_both_ways_and_at_many_lengths():
     assert {one.finish for one in made} == {"stop", "length"}
     assert len({one.n_tokens for one in made}) > 6
     assert len({one.text for one in made}) == len(made)
-
-
-@pytest.mark.parametrize("name", ["llama", "gemma3", "granite"])
-def test_shared_rollouts_are_those_of_transformers_in_float64(name):
-    expected = backend(name, "pairwise", torch.float64).generate(PROMPTS, WAYS["all"], SEEDS)
-    assert drawn(backend(name, dtype=torch.float64).generate(PROMPTS, WAYS["all"], SEEDS)) == drawn(expected)
 
 
 def test_bfloat16_is_served_and_near_enough_to_be_trusted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,13 @@ import tinymodels
 import torch
 
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.engine import encode, forward, packed
+from cpmi_eval.engine import forward, masks, packed
+from cpmi_eval.engine.ahead import ahead
 from cpmi_eval.engine.pairwise import PairwiseScorer
 from cpmi_eval.engine.scoring import Truncation, truncated_logprob
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.labelers.cpmi import CPMI
-from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens, Trace
+from cpmi_eval.types import Failure, LogProb, ScoreRequest, Text, Tokens, Trace
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "granite", "cohere", "longrope"]
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nSolution:\n\n"
@@ -98,7 +100,7 @@ def test_a_window_matters_here_so_a_lost_window_would_be_seen():
     try:
         wide = PairwiseScorer(model, backend("llama").limits)
         encoder = backend("mistral").encoder
-        assert abs(wide.score(made, encoder.encode(made))[0].total - narrow) > 1e-3
+        assert abs(wide.score(made, encoder.encode)[0].total - narrow) > 1e-3
     finally:
         model.config.sliding_window = window
 
@@ -177,16 +179,6 @@ def test_a_step_of_a_megabyte_costs_its_own_trace_only():
     assert len(results["fine"].values) == 1
 
 
-def test_encoding_in_chunks_changes_nothing(monkeypatch):
-    made = requests()
-    encoder = backend("llama").encoder
-    whole = encoder.encode(made)
-    monkeypatch.setattr(encode, "CHUNK_CHARACTERS", 100)
-    for a, b in zip(whole, encoder.encode(made), strict=True):
-        assert a.ids.tolist() == b.ids.tolist()
-        assert a.start == b.start
-
-
 @pytest.mark.parametrize("scorer", ["trie", "pairwise"])
 def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
     one = HFBackend(tinymodels.model("llama", torch.float32), tinymodels.tokenizer(), scorer=scorer)
@@ -209,36 +201,122 @@ def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
     assert result.kind == "non_finite"
 
 
-def test_out_of_memory_halves_batches_then_rows_and_changes_nothing(monkeypatch):
-    made = requests()
-    one = backend("llama", batch_tokens=2000)
-    expected = one.loglikelihood(made)
-    whole, sizes = one.scorer.forward.hidden, []
-    longest = packed.padded(max(len(e.ids) for e in one.encoder.encode(made)))
+def short_of_memory(monkeypatch, one, fits):
+    """Let chunks through for which ``fits(nodes)``; return the sizes that were tried."""
+    chunk, sizes = one.scorer.forward._chunk, []
 
-    def limited(rows, width):
-        sizes.append(len(rows) * width)
-        if len(rows) * width > longest:
+    def limited(forest, start, stop, *rest):
+        sizes.append(stop - start)
+        if not fits(stop - start):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(rows, width)
+        return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(one.scorer.forward, "hidden", limited)
+    monkeypatch.setattr(one.scorer.forward, "_chunk", limited)
+    return sizes
+
+
+def test_out_of_memory_makes_chunks_smaller_and_changes_nothing(monkeypatch):
+    made = requests()
+    one = backend("llama", row_tokens=256)
+    expected = one.loglikelihood(made)
+    sizes = short_of_memory(monkeypatch, one, lambda nodes: nodes <= 64)
     again = one.loglikelihood(made)
-    assert max(sizes) > longest
+    assert max(sizes) > 64
     assert [r.total for r in again] == pytest.approx([r.total for r in expected], abs=1e-9)
-    assert all(result.n_tokens == other.n_tokens for result, other in zip(again, expected, strict=True))
+    assert [(r.n_tokens, r.tokens) for r in again] == [(r.n_tokens, r.tokens) for r in expected]
 
-    monkeypatch.setattr(one.scorer.forward, "hidden", lambda rows, width: limited([None] * 1000, width))
-    (failure,) = one.loglikelihood(made[:1])
+
+def test_out_of_memory_parts_the_requests_and_one_that_is_too_much_fails_alone(monkeypatch):
+    one = backend("llama", row_tokens=32)
+    small = [ScoreRequest(stem, " is 5") for stem in ("Ada", "Bo", "Cy")]
+    made = [*small[:2], ScoreRequest(STEM + "".join(STEPS), " is 5"), small[2]]
+    expected = one.loglikelihood(small)
+    assert max(len(e.ids) for e in one.encoder.encode(small)) < 12
+    short_of_memory(monkeypatch, one, lambda nodes: nodes <= 12)
+    *before, failure, after = one.loglikelihood(made)
     assert isinstance(failure, Failure)
     assert failure.kind == "out_of_memory"
+    assert [r.total for r in (*before, after)] == pytest.approx([r.total for r in expected], abs=1e-9)
 
 
 def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
     one = backend("llama")
-    monkeypatch.setattr(one.scorer.forward, "hidden", lambda rows, width: 1 / 0)
+    monkeypatch.setattr(one.scorer.forward, "_chunk", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         one.loglikelihood(requests()[:1])
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "longrope"])
+def test_no_mask_exceeds_its_budget_and_nothing_is_computed_twice(name, monkeypatch):
+    """A chain much longer than a chunk, branching at every step: all in float64, 8 bytes a cell."""
+    grown = [Text("Problem: Ada has 12 apples.\n\n")]
+    for n in range(12):
+        grown.append(grown[-1] + f"Then {n} more, so {n + 12}.\n\n")
+    made = [ScoreRequest(context, "The answer is: " + answer) for context in grown for answer in ("35", "354", "7")]
+    expected = straight(name, torch.float64, made)
+    shapes, build = [], masks.additive
+    monkeypatch.setattr(forward, "MASK_BYTES", 8 * 64 * 200)
+    monkeypatch.setattr(masks, "additive", lambda *args: shapes.append((one := build(*args)).shape) or one)
+    one = backend(name, row_tokens=4000)
+    shapes.clear()
+    got = one.loglikelihood(made)
+    assert [r.total for r in got] == pytest.approx(expected, abs=1e-9)
+    ids = [e.ids for e in one.encoder.encode(made)]
+    assert max(map(len, ids)) > 150
+    # padding to a multiple of 32 comes on top of the bound
+    assert max(queries * keys for *_, queries, keys in shapes) <= 64 * 200 + 64 * 64
+    sides = [[i for i in ids if (len(i) > 41) == far] for far in (False, True)] if name == "longrope" else [ids]
+    distinct = sum(len({i[:n].tobytes() for i in side for n in range(1, len(i))}) for side in sides)
+    assert sum(r.tokens.computed for r in got) == distinct
+
+
+def test_groups_are_encoded_ahead_and_give_what_one_group_gives(monkeypatch):
+    made = [
+        ScoreRequest(Text(f"Problem {n}: Ada has {n} apples.\n\n") + step, "The answer is: " + answer)
+        for n in range(6)
+        for step in STEPS[:3]
+        for answer in ANSWERS[:3]
+    ]
+    one = backend("llama")
+    expected = one.loglikelihood(made)
+    calls, encode = [], one.encoder.encode
+    monkeypatch.setattr(
+        one.encoder, "encode", lambda some: calls.append(threading.current_thread().name) or encode(some)
+    )
+    monkeypatch.setattr(packed, "CHARACTERS_PER_TOKEN", 0)  # every beginning is enough for a group
+    busy = one.busy_seconds()
+    apart = one.loglikelihood(made)
+    assert len(calls) == 6
+    assert all(name != threading.main_thread().name for name in calls)
+    assert one.busy_seconds() > busy
+    assert [r.total for r in apart] == pytest.approx([r.total for r in expected], abs=1e-9)
+    assert [r.n_tokens for r in apart] == [r.n_tokens for r in expected]
+
+
+def test_what_fails_while_the_next_group_is_made_is_raised(monkeypatch):
+    one = backend("llama")
+
+    def broken(_):
+        raise RuntimeError("the tokenizer broke")
+
+    monkeypatch.setattr(one.encoder, "encode", broken)
+    with pytest.raises(RuntimeError, match="the tokenizer broke"):
+        one.loglikelihood(requests())
+
+
+def test_one_item_is_made_ahead_and_no_more():
+    made = []
+
+    def items():
+        for n in range(5):
+            made.append(n)
+            yield n
+
+    got = []
+    for n in ahead(items()):
+        got.append(n)
+        assert len(made) <= n + 2
+    assert got == made == [0, 1, 2, 3, 4]
 
 
 def test_the_head_runs_on_the_predicting_positions_only_each_once():
