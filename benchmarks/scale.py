@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="NAME=COMPUTED/GENERATED/TRACES",
         default=[Work("cpmi", 693_849 / 400, 0), Work("mc n=8, max_new_tokens=256", 228e3 / 50, 209e3 / 50)],
-        help="measured tokens; by default those of the main README, SmolLM2 on ProcessBench gsm8k",
+        help="measured tokens; by default those of docs/results.md, SmolLM2 on ProcessBench gsm8k",
     )
     on.add_argument("--parameters", type=float, default=7e9)
     on.add_argument("--layers", type=int, default=28)

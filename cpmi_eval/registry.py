@@ -1,7 +1,7 @@
 """Names to classes, imported only when asked for; third parties add theirs through entry points.
 
 A plug-in registers under the groups ``cpmi_eval.tasks``, ``cpmi_eval.labelers``, ``cpmi_eval.backends`` or
-``cpmi_eval.metrics`` (see the README). Two distributions that claim one name are an error that names both.
+``cpmi_eval.metrics`` (see docs/extending.md). Two distributions that claim one name are an error that names both.
 """
 
 from __future__ import annotations
