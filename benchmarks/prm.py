@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from common import data_name, items, timed
+from common import data_name, items, plain_passes, timed
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForTokenClassification, AutoTokenizer
@@ -65,18 +65,11 @@ def measure(backend: PRMBackend, traces: Sequence[Trace], device: str) -> tuple[
     return scores, sum(one.requested for one in tokens), sum(one.computed for one in tokens), seconds, peak
 
 
-@torch.inference_mode()
 def floor_seconds(decoder: torch.nn.Module, tokens: int, length: int, batch: int, device: str) -> float:
     """Return what plain causal passes over ``tokens`` tokens take, ``batch`` of them at a time."""
-    vocabulary, at = decoder.get_input_embeddings().weight.shape[0], next(decoder.parameters()).device
-
-    def run() -> None:
-        left = max(1, round(tokens / length))
-        while left:
-            rows = min(left, max(1, batch // length))
-            decoder(input_ids=torch.randint(0, vocabulary, (rows, length), device=at), use_cache=False)
-            left -= rows
-
+    left, together = max(1, round(tokens / length)), max(1, batch // length)
+    shapes = [(min(together, left - done), length) for done in range(0, left, together)]
+    run = plain_passes(decoder, None, shapes, 0)
     run()
     return timed(run, device)[1]
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import data_name, items, timed
+from common import data_name, items, rollouts_of, timed
 from rich.console import Console
 from rich.table import Table
 
@@ -74,21 +74,8 @@ class Work:
 
 def work_of(backend: HFBackend, chosen: Sequence[Trace], n: int, max_new_tokens: int) -> Work:
     """Return what the mc labeler asks of its backend for these traces, up to natural ends."""
-
-    class Recorder:
-        capabilities = frozenset({"generate"})
-        has_chat_template = backend.has_chat_template
-        chat_prompt = staticmethod(backend.chat_prompt)
-
-        def generate(self, prompts: Any, sampling: Sampling, seeds: Any, enough: Any) -> list[Failure]:
-            self.asked = Chain(prompts, seeds), sampling
-            return [Failure("recorded", "nothing was drawn")] * len(prompts)
-
-    labeler, recorder, asked = MonteCarlo(n, max_new_tokens=max_new_tokens), Recorder(), []
-    for trace in chosen:
-        list(labeler.score([trace], recorder))  # type: ignore[arg-type]
-        asked.append(recorder.asked)
-    return Work([chain for chain, _ in asked], asked[0][1], fixed=False)
+    asked = [rollouts_of(backend, trace, n, max_new_tokens) for trace in chosen]
+    return Work([Chain(prompts, seeds) for prompts, seeds, _ in asked], asked[0][2], fixed=False)
 
 
 # --- ways to draw ---------------------------------------------------------------------------------------------------

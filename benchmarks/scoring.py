@@ -6,7 +6,8 @@
         --attention sdpa,flex_attention
 
 The floor is what plain causal forward passes over the trie's token count take, with the LM head at as many positions
-as the trie reads. Differences are of summed log-probabilities, in nats, against the pairwise scorer.
+as the trie reads. Differences are of summed log-probabilities, in nats, against the pairwise scorer. Each row is on
+stderr as soon as it is measured; the tables follow at the end.
 """
 
 from __future__ import annotations
@@ -19,36 +20,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from common import data_name, items, timed
+from common import data_name, items, plain_passes, requests_of, timed
 from rich.console import Console
 from rich.table import Table
 
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.labelers.cpmi import CPMI
-from cpmi_eval.types import Failure, LogProb, ScoreRequest, Trace
-
-
-def requests_of(variant: str, chosen: Sequence[Trace]) -> list[list[ScoreRequest]]:
-    """Return, per trace, what the cpmi labeler asks (K = 4 templates, M = 4 negatives)."""
-
-    class Recorder:
-        capabilities = frozenset({"loglikelihood"})
-
-        def __init__(self) -> None:
-            self.asked: list[ScoreRequest] = []
-
-        def loglikelihood(self, asked: Sequence[ScoreRequest]) -> list[LogProb]:
-            self.asked = list(asked)
-            return [LogProb(0.0, 1)] * len(asked)
-
-    per_trace = []
-    for trace in chosen:
-        recorder = Recorder()
-        list(CPMI(variant).score([trace], recorder))  # type: ignore[arg-type]
-        per_trace.append(recorder.asked)
-    return per_trace
+from cpmi_eval.types import Failure, LogProb, ScoreRequest
 
 
 def grouped(asked: Sequence[list[ScoreRequest]], size: int) -> list[list[ScoreRequest]]:
@@ -68,19 +46,9 @@ def totals(results: Sequence[LogProb | Failure]) -> list[float]:
 
 def floor_seconds(backend: HFBackend, tokens: int, heads: int, length: int, device: str) -> float:
     """Return what plain causal passes of ``length`` over ``tokens`` tokens take, with the head at ``heads`` rows."""
-    decoder, head = backend.model.get_decoder(), backend.model.get_output_embeddings()
     whole, rest = divmod(tokens, length)
-    sizes = [length] * whole + ([rest] if rest else [])
-    hidden = torch.randn(256, head.weight.shape[1]).to(backend.model.device, backend.model.dtype)
-
-    @torch.inference_mode()
-    def run() -> None:
-        for size in sizes:
-            ids = torch.randint(0, head.weight.shape[0], (1, size), device=backend.model.device)
-            decoder(input_ids=ids, use_cache=False)
-        for _ in range(-(-heads // 256)):
-            head(hidden).float().logsumexp(-1)
-
+    shapes = [(1, size) for size in [length] * whole + ([rest] if rest else [])]
+    run = plain_passes(backend.model.get_decoder(), backend.model.get_output_embeddings(), shapes, heads)
     run()
     return statistics.median(timed(run, device)[1] for _ in range(3))
 
@@ -168,6 +136,7 @@ def measure(
                 "difference": worst,
             }
         )
+        print(f"{variant}: {way}: {tokens:,} tokens in {seconds:.2f} s", file=sys.stderr, flush=True)
 
     pairwise = HFBackend(model, tokenizer, scorer="pairwise")
     requested = sum(len(one.ids) - 1 for one in pairwise.encoder.encode(flat))
