@@ -109,7 +109,18 @@ def text(name: str, value: Any) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return ``value`` if it is true or false."""
+    """Return ``value`` if it is true or false: whatever is on or off passes through here.
+
+    A text never does: ``no``, ``off`` and ``"false"`` would all count as true.
+
+    Raises:
+        UsageError: anything but ``True`` and ``False``; names the setting and the value.
+    """
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be true or false, not {value!r}")
     return value
+
+
+def optional_flag(name: str, value: Any) -> bool | None:
+    """Return ``value`` if it is true, false or ``None``, where that leaves the choice to somebody else."""
+    return None if value is None else flag(name, value)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import models
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
     from cpmi_eval.engine.encode import Encoder
     from cpmi_eval.engine.scoring import Generator, Limits, Scorer
 
-MODEL_ARGS = (
-    *("revision", "trust_remote_code", "attn_implementation"),
-    *("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length"),
-)
+LIMITS = ("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length")
+MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", *LIMITS)
 SCORERS = ("trie", "pairwise")
 
 
@@ -94,6 +93,9 @@ class HFBackend:
         for key in options.model_args:
             if key not in MODEL_ARGS:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
+        for key in LIMITS:
+            models.positive(options.model_args, key)
+        hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
         models.resolve(options.model)

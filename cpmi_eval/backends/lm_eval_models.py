@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cpmi_eval import settings
 from cpmi_eval.backends import models
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.engine.encode import Encoded, Encoder
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
@@ -77,7 +79,8 @@ def check(options: BackendOptions) -> None:
                 f"model argument {name} looks like a secret, and arguments are written into the run's manifest; keys "
                 "come from the environment alone (OPENAI_API_KEY and the like; HF_TOKEN for the hub)"
             )
-    if options.model_args.get("logits_cache"):
+    hub_args(options.model_args)
+    if settings.flag("model argument logits_cache", options.model_args.get("logits_cache", False)):
         raise UsageError(
             "model argument logits_cache must stay off: lm-eval's reads the wrong positions where two requests share "
             "all but their last token and differ in where the continuation begins"
@@ -203,6 +206,7 @@ def _arguments(
 ) -> tuple[dict[str, Any], str | None, str | None]:
     """Return what the class is given, the name of its model, and the hash of local weights."""
     passed = dict(options.model_args)
+    _check_flags(cls, passed)
     in_process = "HFLM" in bases
     _hand_on(passed, "device", options.device, cls, in_process)
     _hand_on(passed, "dtype", options.dtype, cls, in_process)
@@ -232,9 +236,19 @@ def _hand_on(passed: dict[str, Any], name: str, flag: str, cls: Any, in_process:
     passed[name] = flag
 
 
-def _parameters(cls: type) -> set[str]:
-    """Return the names that a class's constructor takes, those of its bases included."""
-    return {name for one in cls.__mro__ for name in inspect.signature(vars(one).get("__init__", object)).parameters}
+def _parameters(cls: type) -> dict[str, str]:
+    """Return what a class's constructor takes, that of its bases included: the names, with their annotations."""
+    signatures = [inspect.signature(vars(one).get("__init__", object)) for one in reversed(cls.__mro__)]
+    return {name: str(one.annotation) for own in signatures for name, one in own.parameters.items()}
+
+
+def _check_flags(cls: type, passed: Mapping[str, Any]) -> None:
+    """Refuse a text where a class takes true or false: it would read any text but the empty one as true."""
+    annotations = _parameters(cls)
+    for name, value in passed.items():
+        kinds = set(re.findall(r"\w+", annotations.get(name, ""))) - {"class", "typing", "Optional", "Union"}
+        if kinds in ({"bool"}, {"bool", "None"}, {"bool", "NoneType"}):
+            settings.optional_flag(f"model argument {name}", value)
 
 
 def _local(name: str) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.errors import ModelError, UsageError
 
 HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
@@ -156,8 +157,8 @@ def _convert(gguf: Path, target: Path) -> None:
 
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, **hub_args({}))
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32", **hub_args({}))
         # A model read from GGUF counts as quantized and refuses to be saved: its weights go into a fresh one.
         config = read.config
         if hasattr(config, "quantization_config"):
@@ -231,11 +232,11 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    if source.path is not None and "revision" in args:
+    if source.path is not None and args.get("revision") is not None:
         raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
     transformers_logging.disable_progress_bar()  # the caller has a bar of its own, or no terminal
     where_from = loadable(source, sha256 or source.sha256())
-    shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
+    shared = hub_args(args)
     try:
         config = AutoConfig.from_pretrained(where_from, **shared)
         kernel = args.get("attn_implementation") or attention(config)

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval import settings
 from cpmi_eval.backends import models
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
@@ -98,7 +98,7 @@ class PRMBackend:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
         for key in LIMITS:
             models.positive(options.model_args, key)
-        settings.flag("model argument trust_remote_code", options.model_args.get("trust_remote_code", False))
+        hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
         source = models.resolve(detect.hub_id(options.model))
@@ -236,7 +236,7 @@ def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report of unused tensors: _refuse_gaps judges them
-    shared = {"trust_remote_code": bool(args.get("trust_remote_code")), "revision": args.get("revision")}
+    shared = hub_args(args)
     language_model = not spec.read.head.layers
     try:
         config = AutoConfig.from_pretrained(place, **shared)

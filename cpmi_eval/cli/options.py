@@ -34,6 +34,19 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
+class Flag(click.types.BoolParamType):
+    """On or off: ``true`` or ``false`` in the environment or a file, where click takes ``yes``, ``1`` and more."""
+
+    name = "true|false"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Return true or false; anything else is wrong usage."""
+        try:
+            return settings.flag("it", settings.scalar(value) if isinstance(value, str) else value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
 def parse_batch_size(text: str) -> int | str:
     """Parse ``auto`` or a whole number."""
     value = settings.scalar(text)
@@ -42,6 +55,7 @@ def parse_batch_size(text: str) -> int | str:
     return value  # type: ignore[no-any-return]
 
 
+FLAG = Flag()
 PAIRS = Parsed("k=v,...", settings.parse_pairs)
 NAMES = Parsed("a,b", lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
 LIMIT = Parsed("N|fraction", parse_limit)

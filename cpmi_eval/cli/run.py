@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.cli.options import (
     BATCH_SIZE,
+    FLAG,
     INTEGER,
     LIMIT,
     NAMES,
@@ -81,7 +82,7 @@ SETTINGS = (
         "limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1."
     ),
     setting("seed", type=INTEGER, default=0, show_default=True, help="Of everything random."),
-    setting("log_samples", is_flag=True, help="Keep sampled texts (rollouts, critiques) in rollouts.jsonl."),
+    setting("log_samples", is_flag=True, type=FLAG, help="Keep sampled texts (rollouts, critiques) in rollouts.jsonl."),
     setting("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub."),
     setting(
         "output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/."
@@ -107,6 +108,8 @@ SHORTHANDS = (
     setting(
         "trust_remote_code",
         is_flag=True,
+        type=FLAG,
+        default=None,
         help="Run code that a checkpoint brings; short for --model_args trust_remote_code=true.",
     ),
 )
@@ -176,8 +179,9 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
         long["task_args"] = _added(long["task_args"], "task_args", candidates=options["candidates"])
     if options.get("base_url") is not None:
         long["model_args"] = _added(long["model_args"], "model_args", base_url=options["base_url"])
-    if options.get("trust_remote_code"):
-        long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=True)
+    if options.get("trust_remote_code") is not None:
+        trusted = options["trust_remote_code"]
+        long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=trusted)
     return long
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cpmi_eval.engine.encode import Encoder
 from cpmi_eval.errors import UsageError
+from cpmi_eval.settings import optional_flag
 from cpmi_eval.types import Sampling
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def plan(asked: Mapping[str, Any], model: Any, tokenizer: Any, max_length: int, 
     if "" in until:
         raise UsageError("an empty stop string (until) would end every completion at its first token; leave it out")
     length = int(args.pop("max_gen_toks"))
-    draws = bool(args.pop("do_sample", False))
+    draws = optional_flag("do_sample", args.pop("do_sample", None)) or False
     config = model.generation_config
     _refuse(args, config, draws)
     room = max_length - length

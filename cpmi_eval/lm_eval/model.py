@@ -22,6 +22,7 @@ from lm_eval.models.utils import postprocess_generated_text
 from tqdm import tqdm
 
 from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.packed import TrieScorer
@@ -30,6 +31,7 @@ from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.lm_eval.generation import Plan, PromptEncoder, plan
 from cpmi_eval.lm_eval.options import batch_count, budgets, check_names, open_backend, without_pairwise
 from cpmi_eval.seeding import derive_seed
+from cpmi_eval.settings import optional_flag
 from cpmi_eval.types import Completion, Failure, Generation, Tokens
 
 TokenRequest: TypeAlias = "tuple[tuple[str, str] | None, list[int], list[int]]"
@@ -82,6 +84,8 @@ class CPMIHF(HFLM):  # type: ignore[misc]
             ModelError: the model cannot be loaded, or a trie cannot serve it.
         """
         batch = batch_count(batch_size, max_batch_size)
+        optional_flag("add_bos_token", add_bos_token)
+        optional_flag("enable_thinking", enable_thinking)
         args = {key: kwargs.pop(key) for key in MODEL_ARGS if key in kwargs}
         check_names(kwargs)
         if max_length is not None:
@@ -312,8 +316,7 @@ def _tokenizer(backend: HFBackend, add_bos_token: bool | None, args: Mapping[str
         return tokenizer
     from transformers import AutoTokenizer
 
-    shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
-    return AutoTokenizer.from_pretrained(tokenizer.name_or_path, add_bos_token=add_bos_token, **shared)
+    return AutoTokenizer.from_pretrained(tokenizer.name_or_path, add_bos_token=add_bos_token, **hub_args(args))
 
 
 def _raise(failures: dict[int, Failure], n: int, text: Callable[[int], str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
+from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
 
@@ -80,7 +81,7 @@ def _checkpoint_dtype(pretrained: str, args: Mapping[str, Any]) -> str:
     from transformers import AutoConfig
 
     source = models.resolve(pretrained)
-    shared = {key: args[key] for key in ("revision", "trust_remote_code") if key in args}
+    shared = hub_args(args)
     try:
         config = AutoConfig.from_pretrained(models.loadable(source, source.sha256()), **shared)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -193,6 +193,7 @@ def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForTokenClassification, AutoTokenizer, set_seed
     from transformers.utils import logging as transformers_logging
 
+    from cpmi_eval.backends.loading import hub_args
     from cpmi_eval.backends.models import loadable, resolve
 
     transformers_logging.disable_progress_bar()
@@ -202,9 +203,9 @@ def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
     transformers_logging.set_verbosity_error()  # that the head is new is the point
     set_seed(config.seed)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(where, **hub_args({}))
         model, found = AutoModelForTokenClassification.from_pretrained(
-            where, num_labels=2, dtype="float32", output_loading_info=True
+            where, num_labels=2, dtype="float32", output_loading_info=True, **hub_args({})
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
