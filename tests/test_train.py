@@ -274,7 +274,7 @@ def test_weights_that_the_checkpoint_lacks_are_not_made_up(tmp_path: Path, base:
     broken = tinymodels.save(tmp_path / "broken")
     kept = {name: one for name, one in weights(broken).items() if "layers.1.mlp" not in name}
     save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks weights: .*layers\.1\.mlp"):
+    with pytest.raises(ModelError, match=r"lacks .*layers\.1\.mlp"):
         training.train(config(tmp_path, broken))
 
 

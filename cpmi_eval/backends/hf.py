@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval.backends import models
-from cpmi_eval.backends.loading import hub_args
+from cpmi_eval.backends import loading, models
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
@@ -95,7 +94,7 @@ class HFBackend:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
         for key in LIMITS:
             models.positive(options.model_args, key)
-        hub_args(options.model_args)
+        loading.hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
         models.resolve(options.model)

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cpmi_eval import settings
-from cpmi_eval.backends import models
-from cpmi_eval.backends.loading import hub_args
+from cpmi_eval.backends import loading, models
 from cpmi_eval.engine.encode import Encoded, Encoder
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
@@ -33,6 +32,7 @@ from cpmi_eval.types import Failure, ScoreRequest
 
 INSTALL = "lm-eval is not installed: pip install 'cpmi-eval[lm-eval]'"
 LOCAL_WEIGHTS = ("hf", "hf-auto", "huggingface")  # classes that are nothing without ``pretrained``
+PUT_TOGETHER = ("peft", "delta", "autogptq", "gptqmodel", "quantization_config", "subfolder")
 LOCAL_SERVERS = ("local-completions", "local-chat-completions")
 SECRET = re.compile(
     r"(^|_)(key|apikey|secret|password|authorization|headers?|auth_token|access_token|hf_token)$|^token$"
@@ -79,7 +79,7 @@ def check(options: BackendOptions) -> None:
                 f"model argument {name} looks like a secret, and arguments are written into the run's manifest; keys "
                 "come from the environment alone (OPENAI_API_KEY and the like; HF_TOKEN for the hub)"
             )
-    hub_args(options.model_args)
+    loading.hub_args(options.model_args)
     if settings.flag("model argument logits_cache", options.model_args.get("logits_cache", False)):
         raise UsageError(
             "model argument logits_cache must stay off: lm-eval's reads the wrong positions where two requests share "
@@ -222,6 +222,8 @@ def _arguments(
         known = in_process and "gguf_file" not in passed
         if known or name in models.PRESETS or name.endswith(".gguf"):
             passed["pretrained"], sha256 = _local(name)
+        if known and options.model in LOCAL_WEIGHTS:
+            _check_weights(passed)
     return passed, None if name is None else str(name), sha256
 
 
@@ -256,6 +258,20 @@ def _local(name: str) -> tuple[str, str | None]:
     source = models.resolve(name)
     sha256 = source.sha256()
     return models.loadable(source, sha256), sha256
+
+
+def _check_weights(passed: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that its class would fill up with random weights; reads names and shapes, no numbers.
+
+    What adapters, deltas and quantized weights amount to is put together by libraries of their own, and not checked.
+    """
+    if any(passed.get(name) for name in PUT_TOGETHER):
+        return
+    place = str(passed["pretrained"])
+    config = loading.configuration(place, passed)
+    if getattr(config, "quantization_config", None) is None and not config.is_encoder_decoder:
+        nowhere = {"": "meta"}
+        loading.weights(place, "AutoModelForCausalLM", passed, config=config, dtype="float32", device_map=nowhere)
 
 
 class PairEncoder(Protocol):

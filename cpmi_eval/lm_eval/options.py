@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cpmi_eval.backends import models
+from cpmi_eval.backends import loading, models
 from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
-from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
 
@@ -78,14 +77,8 @@ def without_pairwise(error: ModelError) -> ModelError:
 
 def _checkpoint_dtype(pretrained: str, args: Mapping[str, Any]) -> str:
     """Return the dtype a checkpoint says it was saved in."""
-    from transformers import AutoConfig
-
     source = models.resolve(pretrained)
-    shared = hub_args(args)
-    try:
-        config = AutoConfig.from_pretrained(models.loadable(source, source.sha256()), **shared)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"cannot read the configuration of {pretrained}: {str(error).splitlines()[0]}") from error
+    config = loading.configuration(models.loadable(source, source.sha256()), args)
     dtype = getattr(config, "dtype", None)
     if dtype is None:
         raise UsageError(f"{pretrained} does not say which dtype it was saved in; add dtype=float32 or dtype=bfloat16")

@@ -75,18 +75,21 @@ def _by_name(name: str, short: bool) -> Spec | None:
 
 def _by_architecture(config: Mapping[str, Any]) -> Spec | None:
     """Return the spec that the ``architectures`` of a configuration identify."""
-    architectures = config.get("architectures") or []
+    named = config.get("architectures")
+    architectures = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     for one in map(specs.load, specs.names()):
         if set(architectures) & set(one.architectures):
             return one
-    classifies = any(str(name).endswith(TOKEN_CLASSIFICATION) for name in architectures)
+    classifies = any(name.endswith(TOKEN_CLASSIFICATION) for name in architectures)
     return specs.load("trl") if classifies and _labels(config) == 2 else None
 
 
 def _labels(config: Mapping[str, Any]) -> int:
     """Return the number of labels of a configuration; transformers leaves out the default of two."""
-    named = config.get("id2label")
-    return len(named) if named else int(config.get("num_labels", 2))
+    named, number = config.get("id2label"), config.get("num_labels", 2)
+    if isinstance(named, dict) and named:
+        return len(named)
+    return number if isinstance(number, int) else 0
 
 
 def _config(name: str, folder: Path | None, revision: str | None) -> Mapping[str, Any]:
@@ -95,7 +98,7 @@ def _config(name: str, folder: Path | None, revision: str | None) -> Mapping[str
         return {}  # a single file: nothing but its name can tell
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} is not a configuration: {type(config).__name__} instead of an object")

@@ -6,6 +6,7 @@ Nothing here is ever initialised: a tensor that is missing, of another shape, or
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,9 @@ def read_tensors(source: str, starts: tuple[str, ...], revision: str | None = No
         if index is not None:
             try:
                 places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            except (OSError, ValueError, KeyError) as error:
+                files = sorted({str(file) for name, file in places.items() if name.startswith(starts)})
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise ModelError(f"{index} is not an index of weights: {error}") from error
-            files = sorted({file for name, file in places.items() if name.startswith(starts)})
         elif _file(source, store, revision) is not None:
             files = [store]
         else:
@@ -179,10 +180,10 @@ def read_tensors(source: str, starts: tuple[str, ...], revision: str | None = No
 def _read_file(path: Path, starts: tuple[str, ...]) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            raise ModelError(f"{path} cannot be read as plain tensors: {error}") from error
-        return {name: tensor for name, tensor in held.items() if name.startswith(starts)}
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return {name: tensor for name, tensor in held.items() if name.startswith(starts)}
+        except Exception as error:  # torch would advise to run what is in it
+            raise ModelError(f"{path} cannot be read as plain tensors") from error
     from safetensors import SafetensorError, safe_open
 
     try:

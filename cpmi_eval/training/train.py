@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cpmi_eval.errors import ModelError, StoreError, UsageError
+from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.labels import about_path
 from cpmi_eval.manifest import differences, package_versions
 from cpmi_eval.store import make_aside, read_json, replace_text, to_lines, write_json
@@ -188,32 +188,26 @@ def load(config: TrainConfig, device: str) -> tuple[Any, Any]:
     """Return the model with a new two-class head, initialised under the seed, and its tokenizer.
 
     Raises:
-        ModelError: the model cannot be loaded, or transformers has no token classifier for it.
+        ModelError: the model cannot be loaded whole, or transformers has no token classifier for it.
     """
-    from transformers import AutoModelForTokenClassification, AutoTokenizer, set_seed
-    from transformers.utils import logging as transformers_logging
+    from transformers import set_seed
 
-    from cpmi_eval.backends.loading import hub_args
+    from cpmi_eval.backends import loading
     from cpmi_eval.backends.models import loadable, resolve
 
-    transformers_logging.disable_progress_bar()
     source = resolve(config.model)
     where = loadable(source, source.sha256())
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # that the head is new is the point
+    tokenizer = loading.tokenizer(where, {})
     set_seed(config.seed)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **hub_args({}))
-        model, found = AutoModelForTokenClassification.from_pretrained(
-            where, num_labels=2, dtype="float32", output_loading_info=True, **hub_args({})
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot load {config.model} as a token classifier: {first}") from error
-    finally:
-        transformers_logging.set_verbosity(level)
-    if missing := sorted(name for name in found["missing_keys"] if not name.startswith("score.")):
-        raise ModelError(f"the checkpoint of {config.model} lacks weights: {', '.join(missing[:5])}; download it again")
+    model = loading.weights(
+        where,
+        "AutoModelForTokenClassification",
+        {},
+        dtype="float32",
+        num_labels=2,
+        spare=("lm_head.",),
+        new=("score.",),
+    )
     model.config.use_cache = False
     if config.lora:
         model = _adapted(model, config)
