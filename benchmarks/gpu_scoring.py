@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import gpu_work as work
@@ -76,6 +77,8 @@ def _exact(bench: Bench, model: Any, variant: str) -> None:
             model.set_attn_implementation(attention)
             with uncompiled(bench.device) if attention == FLEX else nullcontext():
                 backend = HFBackend(model, bench.data.tokenizer, scorer=scorer, args=limits)
+                if scorer == "trie" and attention == "sdpa":
+                    backend.scorer.forward.flex_from = None  # which a GPU would use for long rows
                 results, seconds, _ = timed(lambda: backend.loglikelihood(asked), bench.device)
             found = logprobs(results)
             sums[f"{scorer}, {attention}"] = np.array([one.total for one in found])
@@ -134,30 +137,35 @@ def uncompiled(device: str) -> Any:
 
 @dataclass(frozen=True)
 class Pass:
-    """Packed rows that are put through the model together, and the positions that are read from them."""
+    """A forest that goes through the model in chunks of ``nodes``, and the nodes that are read, by chunk."""
 
-    rows: tuple[trie.Row, ...]
-    width: int
-    read: torch.Tensor  # indices into the flattened [rows, width]
+    forest: trie.Forest
+    nodes: int
+    read: tuple[torch.Tensor, ...]
 
     @property
     def tokens(self) -> int:
         """Nodes, without padding."""
-        return sum(map(len, self.rows))
+        return len(self.forest)
+
+    @property
+    def reads(self) -> int:
+        """Nodes that are read."""
+        return sum(map(len, self.read))
 
     @property
     def pairs(self) -> int:
         """Pairs of a query and a key that it sees."""
-        return sum(int(row.depth.sum()) + len(row) for row in self.rows)
+        return int(self.forest.depth.sum()) + len(self.forest)
 
 
 def throughput(bench: Bench, shape: Shape) -> None:
     """One forward pass: plain and causal (the floor), the trie with SDPA, with FlexAttention; by nodes of a row."""
     model = bench.model(shape, bench.sizes.dtype)
     asked = [one for part in requests_of("marginal", bench.data.short) for one in part]
-    ids = [(one.ids, one.start) for one in HFBackend(model, bench.data.tokenizer).encoder.encode(asked)]
+    encoded = HFBackend(model, bench.data.tokenizer).encoder.encode(asked)
     floors: dict[int, float] = {}
-    passes = {nodes: rows_of(bench, ids, nodes) for nodes in bench.sizes.nodes}
+    passes = {nodes: pass_of(bench, encoded, nodes) for nodes in bench.sizes.nodes}
     for nodes, one in passes.items():
         bench.report.need(4 * bench.sizes.seconds)
         measured = _attempt_pass(bench, model, shape, nodes, one, "floor: plain causal, sdpa", None)
@@ -182,18 +190,22 @@ def _attempt_pass(
     row = Row("throughput", what, shape.name, f"{nodes} nodes")
 
     def measure() -> Row:
-        length = max(1, one.tokens // len(one.rows))
+        rows = len(one.read)
         if what.startswith("floor"):
-            tokens, pairs = length * len(one.rows), len(one.rows) * length * (length + 1) // 2
+            length = max(1, one.tokens // rows)
+            tokens, pairs = length * rows, rows * length * (length + 1) // 2
             chunk = _chunk(model)
             head = model.get_output_embeddings()
-            run = plain_passes(model.get_decoder(), head, [(len(one.rows), length)], len(one.read), chunk)
+            run = plain_passes(model.get_decoder(), head, [(rows, length)], one.reads, chunk)
         else:
-            tokens, pairs, run = one.tokens, one.pairs, partial(trie_pass, forward.PackedForward(model), one)
+            packed = forward.PackedForward(model)
+            if not what.endswith(FLEX):
+                packed.flex_from = None
+            tokens, pairs, run = one.tokens, one.pairs, partial(trie_pass, packed, one)
         _, first, peak_bytes = timed(run, bench.device)  # compiles, where there is something to compile
         seconds = bench.repeat(run)
-        work_done = work.operations(model, tokens, len(one.read), pairs)
-        details = {"rows": len(one.rows), "read": len(one.read), "first_seconds": first, "peak_bytes": peak_bytes}
+        work_done = work.operations(model, tokens, one.reads, pairs)
+        details = {"chunks": rows, "read": one.reads, "first_seconds": first, "peak_bytes": peak_bytes}
         ratio = None if floor is None else seconds / tokens / floor
         share = bench.of_peak(work_done, seconds)
         return row.measured("tokens", tokens, seconds, ratio, share, details)
@@ -201,18 +213,20 @@ def _attempt_pass(
     return bench.report.attempt(row, measure)
 
 
-def rows_of(bench: Bench, ids: Sequence[tuple[np.ndarray[Any, Any], int]], nodes: int) -> Pass:
-    """Pack sequences into rows of about ``nodes`` nodes, as many as a pass takes."""
-    free = 10**9  # rows as long as they may be: a row's size is what is compared here
-    packed = trie.pack([one[:-1] for one, _ in ids], free, nodes)
-    packed = sorted(packed, key=lambda row: abs(len(row) - nodes))[: max(1, bench.sizes.pass_tokens // nodes)]
-    width = forward.padded(max(map(len, packed)))
-    read = [
-        path[ids[member][1] - 1 :] + place * width
-        for place, row in enumerate(packed)
-        for member, path in row.paths.items()
-    ]
-    return Pass(tuple(packed), width, torch.from_numpy(np.unique(np.concatenate(read))).to(bench.device))
+def pass_of(bench: Bench, encoded: Sequence[Any], nodes: int) -> Pass:
+    """Pack sequences, as many as a pass takes, and say which nodes of each chunk predict a token."""
+    builder, read = trie.Builder(), []
+    for one in encoded:
+        made = builder.add(one.tail[:-1], one.stem)
+        first = one.start - 1 - (one.stem.length - 1 if one.stem else -1)
+        read += made[first:]
+        if max(read) > bench.sizes.pass_tokens:
+            break
+    forest, place = builder.layout()
+    reads = np.unique(place[read])
+    edges = np.searchsorted(reads, range(0, len(forest) + nodes, nodes))
+    chunks = [reads[a:b] - n * nodes for n, (a, b) in enumerate(pairwise(edges))]
+    return Pass(forest, nodes, tuple(torch.from_numpy(chunk).to(bench.device) for chunk in chunks))
 
 
 def _chunk(model: Any) -> int:
@@ -221,10 +235,11 @@ def _chunk(model: Any) -> int:
 
 @torch.inference_mode()
 def trie_pass(packed: forward.PackedForward, one: Pass) -> None:
-    """Put rows through the decoder and what is read from them through the head."""
-    hidden = packed.hidden(one.rows, one.width).flatten(0, 1)
-    for chunk in one.read.split(_chunk(packed.model)):
-        packed.logits(hidden[chunk]).logsumexp(-1)
+    """Put a forest through the decoder and what is read from it through the head."""
+    packed.mask_bytes = 1 << 40  # a chunk's size is what is compared, whatever its mask takes
+    for start, hidden in packed.hidden(one.forest, one.nodes, one.nodes):
+        for chunk in one.read[start // one.nodes].split(_chunk(packed.model)):
+            packed.logits(hidden[chunk]).logsumexp(-1)
 
 
 # --- 3: host and device ---------------------------------------------------------------------------------------------
@@ -249,7 +264,10 @@ def _host(bench: Bench, model: Any, row: Row, chains: Sequence[Trace], variant: 
     encoded = backend.encoder.encode(asked)
     encode = time.perf_counter() - begun
     begun = time.perf_counter()
-    packed = trie.pack([one.ids[:-1] for one in encoded], backend.limits.row_tokens)
+    builder = trie.Builder()
+    for one in encoded:
+        builder.add(one.tail[:-1], one.stem)
+    forest, _ = builder.layout()
     packing = time.perf_counter() - begun
     bench.report.need(2 * (encode + packing) + 5)
     results, first, peak_bytes = timed(lambda: backend.loglikelihood(asked), bench.device)
@@ -265,7 +283,7 @@ def _host(bench: Bench, model: Any, row: Row, chains: Sequence[Trace], variant: 
         "device_seconds": clock.seconds,
         "device_busy": clock.seconds / seconds,
         "requested": sum(one.requested for one in tokens),
-        "longest_row": max(map(len, packed)),
+        "nodes": len(forest),
         "peak_bytes": peak_bytes,
     }
     return row.measured("tokens", computed, seconds, details=details)

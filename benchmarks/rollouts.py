@@ -33,7 +33,6 @@ from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.branches import SLOT_STEP, round_up
-from cpmi_eval.engine.forward import padded
 from cpmi_eval.engine.plain import cost_alone
 from cpmi_eval.engine.rollouts import SharedGenerator
 from cpmi_eval.engine.sampling import completion, end_tokens
@@ -163,14 +162,14 @@ def floor(backend: HFBackend, work: Work, made: Sequence[Generation]) -> None:
     """Run the passes that drawing ``made`` cannot do without, at the engine's batch width."""
     forward, limits = shared(backend).forward, backend.limits
     ids = [np.array(backend.encoder.encode_prompt(prompt), dtype=np.int64) for prompt in work.prompts]
-    for row in trie.pack(ids, limits.row_tokens):
-        hidden = forward.hidden([row], padded(len(row)))[0]
-        forward.logits(hidden[[int(path[-1]) for path in row.paths.values()]])
+    for row in trie.rows(trie.forest_of(ids), limits.row_tokens):
+        hidden = torch.cat([states for _, states in forward.hidden(row, limits.row_tokens, limits.batch_tokens)])
+        forward.logits(hidden[list(row.ends.values())])
     completions = [one for prompt in made for one in prompt.completions]
     # The first token of each comes from its prompt's logits.
     whole, rest = divmod(sum(one.n_tokens - 1 for one in completions), batch_width(backend, work))
     for size in [batch_width(backend, work)] * whole + ([rest] if rest else []):
-        tokens = torch.zeros((size, 1), dtype=torch.long, device=backend.model.device)
+        tokens = torch.zeros((size, 1), dtype=torch.long, device=forward.device)
         forward.logits(forward.decoder(input_ids=tokens, use_cache=False).last_hidden_state[:, 0])
 
 

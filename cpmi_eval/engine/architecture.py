@@ -44,9 +44,13 @@ def max_length(config: Any) -> int | None:
 
 def input_device(model: Any) -> Any:
     """Return the device that takes a model's token ids; accelerate brings what follows to wherever a layer lies."""
-    weight = model.get_input_embeddings().weight
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    return getattr(hook, "execution_device", None) if weight.device.type == "meta" and hook else weight.device
+    embeddings = model.get_input_embeddings()
+    device = embeddings.weight.device
+    if device.type != "meta":
+        return device
+    import torch
+
+    return torch.device(getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None) or "cpu")  # offloaded
 
 
 def devices(model: Any) -> list[Any]:
@@ -66,10 +70,11 @@ def cache_tokens(model: Any) -> int:
     width = key_heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     per_token = 2 * config.num_hidden_layers * width * model.dtype.itemsize
     budget = 2e9
-    if model.device.type == "cuda":
+    device = input_device(model)
+    if device.type == "cuda":
         import torch
 
-        budget = (torch.cuda.get_device_properties(model.device).total_memory - model.get_memory_footprint()) / 2
+        budget = (torch.cuda.get_device_properties(device).total_memory - model.get_memory_footprint()) / 2
     return max(1, int(budget / per_token))
 
 

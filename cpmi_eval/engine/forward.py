@@ -105,6 +105,7 @@ class PackedForward:
         # Cohere multiplies its logits, Granite divides them.
         self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self.device = input_device(model)
+        self.mask_bytes = MASK_BYTES
         self.longrope = rope_kind(model.config) == "longrope"
         kernel = getattr(config, "_attn_implementation", None)
         on_gpu = self.device.type == "cuda" and kernel == "sdpa" and getattr(model, "_supports_flex_attn", False)
@@ -136,7 +137,7 @@ class PackedForward:
 
         Args:
             forest: what to read.
-            dense_nodes: of a chunk with a dense mask, at most; fewer where that would take more than MASK_BYTES.
+            dense_nodes: of a chunk with a dense mask, at most; fewer where that would take more than ``mask_bytes``.
             block_nodes: of a chunk with a block mask.
             stack: given every layer's keys and values.
 
@@ -162,8 +163,8 @@ class PackedForward:
             start = stop
 
     def _dense(self, above: int, nodes: int) -> int:
-        """Return how many nodes, at most ``nodes``, may follow a path of ``above`` within MASK_BYTES of mask."""
-        cells = MASK_BYTES / self.model.dtype.itemsize
+        """Return how many nodes, at most ``nodes``, may follow a path of ``above`` within ``mask_bytes``."""
+        cells = self.mask_bytes / self.model.dtype.itemsize
         most = int((np.sqrt(above**2 + 4 * cells) - above) / 2)
         return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - self.longrope))
 
@@ -268,9 +269,9 @@ def settled(forward: PackedForward, difference: Callable[[], float]) -> float:
     return settled(forward, difference)
 
 
-def trusted_difference(dtype: torch.dtype) -> float:
-    """Return the difference per token, in nats, that is taken for rounding; 0.25 in half precision."""
-    return TRUSTED_DIFFERENCE.get(dtype, 0.25)
+def trusted_difference(model: Any) -> float:
+    """Return the difference per token, in nats, that is taken for rounding; 0.25 in half precision or quantized."""
+    return 0.25 if getattr(model, "is_quantized", False) else TRUSTED_DIFFERENCE.get(model.dtype, 0.25)
 
 
 def refusal(model: Any, reason: str) -> ModelError:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
-def reset_peak(device: Any) -> None:
+def reset_peak(devices: Sequence[Any]) -> None:
     """Begin to measure the peak anew, where the platform can: on CUDA and on Linux."""
-    if device.type == "cuda":
+    if gpus := [device for device in devices if device.type == "cuda"]:
         import torch
 
-        torch.cuda.reset_peak_memory_stats(device)
+        for device in gpus:
+            torch.cuda.reset_peak_memory_stats(device)
         return
     _give_back()
     try:
@@ -35,12 +37,12 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def peak_bytes(device: Any) -> int:
-    """Return the peak in bytes since :func:`reset_peak`; 0 where the platform does not say."""
-    if device.type == "cuda":
+def peak_bytes(devices: Sequence[Any]) -> int:
+    """Return the peak in bytes since :func:`reset_peak`, that of several GPUs added up; 0 where nobody says."""
+    if gpus := [device for device in devices if device.type == "cuda"]:
         import torch
 
-        return int(torch.cuda.max_memory_allocated(device))
+        return sum(int(torch.cuda.max_memory_allocated(device)) for device in gpus)
     if _STATUS.is_file():
         peak = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="utf-8", errors="replace"))
         return int(peak[1]) * 1024 if peak else 0

@@ -185,7 +185,7 @@ def _difference(scorer: TrieScorer, vocabulary: int) -> float:
     # Totals from one token to the end: their differences are single tokens.
     per_token = np.diff(np.array(totals), append=0.0)
     difference = float(np.sqrt(np.mean((per_token[0] - per_token[1]) ** 2)))
-    trusted = trusted_difference(scorer.model.dtype)
+    trusted = trusted_difference(scorer.model)
     if difference > trusted:
         raise refusal(
             scorer.model,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
+from cpmi_eval.engine.architecture import input_device
 from cpmi_eval.engine.encode import Encoder
 from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
 from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
@@ -109,7 +110,7 @@ class PlainGenerator:
         distinct = sorted(set(rows))
         seeded = _SeededDraw(sampling, [seeds[row] for row in distinct], len(ids))
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        inputs = torch.tensor([list(ids)] * len(distinct), device=self.model.device)
+        inputs = torch.tensor([list(ids)] * len(distinct), device=input_device(self.model))
         with torch.inference_mode():
             output = self.model.generate(
                 inputs,

@@ -162,7 +162,7 @@ def distrust(generator: SharedGenerator) -> float:
         following = torch.from_numpy(rng.integers(0, vocabulary, 64)).to(theirs.device)
         squares.append((mine - theirs)[:, following] ** 2)
     difference = float(torch.cat(squares).mean().sqrt())
-    trusted = trusted_difference(model.dtype)
+    trusted = trusted_difference(model)
     if not difference <= trusted:  # nor is NaN
         raise refusal(model, f"branches score tokens {difference:.3g} nats away from plain passes (limit {trusted:g})")
     return difference

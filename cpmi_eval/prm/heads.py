@@ -56,6 +56,8 @@ class TokenHead(Head):
         output = model.get_output_embeddings()
         if output is None:
             raise ModelError(f"{type(model).__name__} has no language-model head; the spec needs one")
+        if output.weight.device.type == "meta":
+            raise ModelError("the language-model head does not fit beside the rest; this spec reads its weights")
         config = model.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)

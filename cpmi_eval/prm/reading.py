@@ -204,7 +204,8 @@ def _difference(reader: TrieReader, vocabulary: int) -> float:
         failure = ours if isinstance(ours, Failure) else theirs
         raise ModelError(f"the model cannot be tried out: {failure.message if isinstance(failure, Failure) else ''}")
     difference = float((ours.values - theirs.values).norm() / theirs.values.norm())
-    trusted = TRUSTED.get(reader.model.dtype, TRUSTED_HALF)
+    rounded = getattr(reader.model, "is_quantized", False)
+    trusted = TRUSTED_HALF if rounded else TRUSTED.get(reader.model.dtype, TRUSTED_HALF)
     if not difference <= trusted:
         raise refusal(
             reader.model,
