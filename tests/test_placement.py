@@ -100,7 +100,7 @@ def test_quantized_models_are_scored_alike_by_both_scorers(folder, bits):
     other = HFBackend(one.model, one.encoder.tokenizer, scorer="pairwise")
     allowed = {"4bit": 0.05, "8bit": 1.0}[bits]  # 8 bits round activations too
     assert trie == pytest.approx(
-        [result.total for result in other.loglikelihood(REQUESTS)], abs=0.05 if bits == "4bit" else 1.0
+        [result.total for result in other.loglikelihood(REQUESTS)], abs=allowed
     )  # 8 bits: activations too
     exact = [result.total for result in opened(folder).loglikelihood(REQUESTS)]
     assert trie != pytest.approx(exact, abs=1e-6)  # it is another model
