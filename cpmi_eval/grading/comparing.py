@@ -72,6 +72,7 @@ def is_number(answer: str) -> bool:
     return numeric.exact(inner) is not None
 
 
+@lru_cache(maxsize=1 << 14)
 def _spelling(answer: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokens(tidy(answer)))
 

@@ -98,13 +98,20 @@ def _after_hashes(text: str) -> str | None:
 
 # --- values in running text -------------------------------------------------------------------------------------
 
-_SIGN = r"(?:(?<![\w)\]}])[-−–](?=[\\$€£.\d])|(?:(?<=[=:(,])|(?<=[=:(,][ ])|^)[-−–][ ](?=[\\$€£.\d]))?"
+_SIGN = (
+    r"(?:(?<![\w)\]}])[-−–](?=[\\$€£.\d])"
+    r"|(?:(?<=[=:(,])|(?<=[=:(,][ ])|(?<=\bis[ ])|^)[-−–][ ](?=[\\$€£.\d]))?"
+)
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?"
+_END = r"(?!\d|\.\d)"
 _NUMBER = re.compile(
-    rf"""{_SIGN}\\?[$€£]?(?:
+    rf"""{_SIGN}\\?[$€£]?(?<![\^_A-Za-z\d])(?:
     \d{{1,2}}:[0-5]\d(?![\d:])(?:\s?[aApP]\.?\s?[mM]\b)?
-    |\d+[ ]\d+/\d+(?![\d./])
-    |{_DIGITS}(?:[eE][-+]?\d+(?![\w.]))?(?:/\d+(?![\d.]))?(?:\s?(?:×|\\times|\\cdot)\s?10\^(?:-?\d+|\{{-?\d+\}}))?
+    |\d+(?::\d+)+
+    |\d+[ ]\d+/\d+(?!/){_END}
+    |\d*[½⅓⅔¼¾⅕⅛]
+    |{_DIGITS}(?:[eE][-+]?\d+(?!\w){_END})?(?:/\d+(?!/){_END})?
+        (?:\s?(?:×|\\times|\\cdot)\s?10(?=\^))?(?:\^(?:-?\d+|\{{-?\d+\}}))?
     )(?:\\?%)?""",
     re.VERBOSE,
 )
@@ -112,7 +119,9 @@ _COMMAND = (
     r"(?:\\[dtc]?frac\s?(?:\d\d|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\s?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})"
     r"|\\sqrt\s?(?:\[\d+\])?(?:\d|\{[^{}]*\})|\\pi(?![A-Za-z])|\\infty(?![A-Za-z]))"
 )
-_BARE = re.compile(rf"{_SIGN}(?:{_DIGITS}\s?)?{_COMMAND}(?:\s?{_COMMAND}|\s?/\s?\d+)*")  # LaTeX without delimiters
+_BARE = re.compile(  # LaTeX without delimiters, a point, an interval
+    rf"{_SIGN}(?:{_DIGITS}\s?)?{_COMMAND}(?:\s?{_COMMAND}|\s?/\s?\d+)*|[(\[]-?{_DIGITS}(?:,\s?-?{_DIGITS})+[)\]]"
+)
 _FORMULA = re.compile(
     r"\$\$(?P<a>.+?)\$\$|\\\[(?P<b>.+?)\\\]|\\\((?P<c>.+?)\\\)|(?<!\\)\$(?=\S)(?P<d>[^$\n]*[^$\s\\])\$(?!\d)", re.DOTALL
 )
@@ -179,9 +188,9 @@ _DISPLAY = re.compile(r"\\begin\s*\{((?:align|equation|gather)\w*\*?)\}(.*?)\\en
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|```")
 _CLAUSE = re.compile(
     r"""[,;:]\s+(?:which|so|because|since|as|where|when|that|this|it|not|with|meaning|given|but|after|rounded|i\.e|hence
-        |thus|therefore|done|for|and\s+(?:so|this|that|it|we))\b
-    |;\s+[A-Za-z]{2}|\s+(?:because|since|which|so\s+that|when|where|if|as\s+(?:required|desired|we|shown|expected|it))\b
-    |\s+\((?!mod\b)(?:\d+\s+)?[A-Za-z]{2}|\s+[-–—]{1,3}\s+[A-Za-z]{2}""",
+        |thus|therefore|done|for|see|[a-z]{3,}ed|and\s+(?:so|this|that|it|we))\b
+    |;\s+[A-Za-z]{2}|\s+(?:because|since|which|so\s+that|when|where|if|for|as\s+(?:required|desired|we|shown|expected|it|\d))\b
+    |\s+[(\[](?!mod\b)(?:\d+\s+)?[A-Za-z]{2}|\s+[-–—]{1,3}\s+[A-Za-z]{2}""",
     re.VERBOSE,
 )
 _LEAD = re.compile(
@@ -191,7 +200,7 @@ _LEAD = re.compile(
 _CONNECTIVE = re.compile(r"(?:[\s,;]|and|or|\\text\{[^{}]*\})*")
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
 _UNIT_WORDS = re.compile(r"\s*[A-Za-z°%][\w°%/^.]*(?:\s+(?:[A-Za-z]+|per\s\w+)){0,2}\s*")
-_GOES_ON = re.compile(r"\s*(?:[-+*/^=<>:]|(?:or|and|to|plus|minus|times|over|remainder|R)\b)")
+_GOES_ON = re.compile(r"\A\s*(?:[-+*/^=<>:]|(?:or|and|to|plus|minus|times|over|remainder|R)\b)|\b(?:and|or|to)\s+\$?\d")
 _NAMED = re.compile(r"(?:\S+\s+)?\S+\s*\Z")  # a word or two before a number: "June 20", "Room 7"
 STATEMENT = 2000  # characters of a statement that are read
 
@@ -202,6 +211,9 @@ def _stated(text: str) -> str | None:
     if stated is None:
         return None
     rest = re.sub(r"[ \t]+", " ", text[stated.end() : stated.end() + STATEMENT])
+    listed = re.match(r"[\s:*]*\n((?:[-•*+] .+\n?){2,})", rest)
+    if listed:
+        return ", ".join(filter(None, (_statement(line[2:]) for line in listed.group(1).splitlines())))
     opening = _OPENING.match(rest)
     return _statement(rest[opening.end() :] if opening else rest)
 
@@ -239,8 +251,8 @@ def _said(said: str, formula: re.Match[str] | None) -> str | None:
         return clean(re.sub(r"(?:\$\$|\\\]|\\\))\s*\Z", "", said))
     before, after = said[: number.start()], said[number.end() :]
     if not before.strip("*_ ("):
-        is_whole = _GOES_ON.match(after) or len(after.split()) <= 3
-        return clean(said if is_whole else number.group() + " " + after.split()[0])
+        is_whole = _GOES_ON.search(after) or len(after.split()) <= 3
+        return clean(said if is_whole else f"{number.group()} {after.split()[0]}".rstrip(" ,;:"))
     if not re.search(r"[A-Za-z]{2}", before) or (_NAMED.fullmatch(before) and len(before.split()) < 2):
         return clean(said)
     numbers = [one for one in _NUMBER.finditer(said) if not re.search(r"\bof\s+(?:the\s+)?\Z", said[: one.start()])]
