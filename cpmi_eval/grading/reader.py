@@ -50,6 +50,8 @@ def _is_verbal(text: str) -> bool:
     if not _WORDS.fullmatch(text):
         return False
     found = [word.casefold() for word in re.findall(r"[^\W\d_]+", text)]
+    if len(found[0]) == 1 and found[0] not in "ai":
+        return False  # "x units"
     if any(map(names_number, found)) or text in INFINITY:
         return False
     return any(len(word) > 3 or word in _PLAIN_WORDS for word in found) and not set(FUNCTIONS) & set(found)

@@ -63,6 +63,14 @@ C(6,2) != 15
 1,2,...,10 != 1,2,...,11
 1,2 != 1,3
 4, -2 + 3i, -2 - 3i != 4, -2 + 3i, -2 - 5i
+1,234 != 1, 234
+12 345 != 12345
+1 1/2 != 11/2
+7 3 != 73
+x 1 != x1 2
+3 4/5 != 34/5
+2 \pm 1 != 3, 2
+5 3 != 15
 """,
     "large, small, exact, repeating": r"""
 1e3 == 1000
@@ -128,6 +136,24 @@ n! == n!
 3!! != 6
 3\ldots != 3
 0.333333 != 1/3
+10^{-19} != 0
+10^{-9} != 0
+1.0000001 != 1
+123456789012 != 123456789013
+\frac{1}{7} != 0.142857
+\sqrt{2} != 1.41421356237
+\pi != 3.14159265358979
+e != 2.718281828
+2^{50} != 2^{51}
+100! != 101!
+1.5 \times 10^{10} != 1.5 \times 10^{11}
+-2^2 != 4
+2^{3^2} != 64
+\binom{5}{2} != \binom{5}{1}
+0.3 != 0.\overline{3}
+0.33 != 0.333...
+0.12... != 0.12
+3.14... != 3.14
 """,
     "numbers in words": r"""
 five == 5
@@ -154,10 +180,21 @@ minus 5 == -5
 5 hundred thousand == 500000
 5 dozen eggs == 60
 \mathbb{R}\setminus\{0\} == (-\infty,0)\cup(0,\infty)
+4 tenths == 0.4
+9 thousandths == 0.009
+one million == 10^6
+5 m/s^2 == 5 meters per second squared
+1 dozen == 12
 5 thousand != 5
 7 eighths != 7
 A \setminus B != B \setminus A
 5 dozen != 5
+4 tenths != 4
+7 dozen != 7
+2 squared != 2
+1 million != 1
+5 minus 2 != 5
+five hundred != 5
 """,
     "percent": r"""
 5\% == 5
@@ -176,6 +213,9 @@ A \setminus B != B \setminus A
 50\% == \frac12
 5 percent == 5%
 5\% != 0.5
+5 percent != 500
+5 degrees != 5 percent
+45^\circ != 45\%
 """,
     "units": r"""
 5 km == 5 kilometers
@@ -281,6 +321,29 @@ $50 USD == 50
 12 inches == 12 inch
 5\text{ cm}^2 == 5 cm^2
 12\text{ cm} == 2\sqrt{36}
+5 miles per hour == 5 mph
+5 mi/hr == 5 mph
+5 feet per second == 5 ft/s
+5 ft/sec == 5 ft/s
+5 newtons == 5 N
+5 yards == 15 feet
+1 mile == 5280 feet
+1 kg == 1000 g
+30 seconds == 0.5 minutes
+25 cents == $0.25
+25¢ == $0.25
+£3.50 == 3.5
+10 square miles == 10 mi^2
+10 sq mi == 10 mi²
+10 sq. ft. == 10 ft^2
+10 cu in == 10 in^3
+3\text{ sq. units} == 3 \text{ units}^2
+3 cubic units == 3 \text{ units}^3
+x \text{ units} == x
+\frac{1}{2}\pi \text{ square units} == \frac{\pi}{2}
+12 \text{ hours} == 12\text{ hrs.}
+\text{\$5} == 5
+5\text{ dollars} == \text{\$}5
 5 km != 5 miles
 5 m/s != 5 km/h
 5 cubic feet != 5 square feet
@@ -298,6 +361,24 @@ $2.5M != 2.5
 5 N != 5 m
 12 cm != 12 km
 12 cm != 12 m
+5 meters != 5 miles
+5 grams != 5 kg
+5 days != 5 hours
+5 cm != 5 cm^2
+5 square cm != 5 cubic cm
+7\pi \text{ ft} != 7\pi \text{ ft}^2
+5 liters != 5 gallons
+100 pounds != 100 kilograms
+12 dollars != 12 cents
+12 yen != 12 dollars
+45 mph != 45^\circ
+5 ft 6 in != 5
+5 ft 6 in != 5 ft
+2 hours 30 minutes != 2
+2 hours and 30 minutes != 2
+$5.50 != $5.05
+-$5 != 5
+3 cubic units != 3 square units
 """,
     "times of day and ratios": r"""
 1:2 == 2:4
@@ -312,12 +393,17 @@ a:b = 2:3 == 2:3
 2:3 == 4:6
 2 : 3 == 2:3
 \text{4:30 p.m.} == 4:30 p.m.
+7\text{ p.m.} == 7 PM
+7:00 \text{ p.m.} == 19:00
 8 p.m. != 8 a.m.
 13:05 != 1:05 AM
 3:4 != 4:3
 2:3 != 3:4
 1:2:3 != 1:2:4
 10:30 != 1:3
+3:4 != 3/5
+9:30 != 9:45
+9:30 AM != 9:30 PM
 """,
     "equations and names": r"""
 x^2=4 == x^2-4=0
@@ -409,6 +495,22 @@ f(x)=x+1 != f(x)=x-1
 3+4=8 != 7
 (x+1)(x-1)=x^2-1 != 1
 \frac{x^2}{16} - \frac{y^2}{9} = 1 != \frac{x^2}{16} - \frac{y^2}{9} = 3
+x^2 = 16 != 16
+2x + 1 = 9 != 9
+3 = x+1 != 3
+\frac{x}{3} = 4 != 4
+\sqrt{x+1} = 3 != 3
+x^2 - 5x + 6 = 0 != 0
+x=1 != x=2
+x=1 or x=2 != x=1
+x=1, y=2 != x=1
+y=x+1 != y=x+2
+AB=5 != BC=5
+f(x)=x != g(x)=x
+5 \pmod 7 != 5 \pmod 8
+5 (mod 7) != 5 (mod 8)
+4 + 3 = 7 != 4
+3+4=8 != 8
 """,
     "tuples, sets, intervals, inequalities, matrices": r"""
 (x,y)=(3,4) == (3,4)
@@ -490,6 +592,23 @@ x \to \infty != \infty
 (1,2) != (2,1)
 (3,4) != [3,4]
 (-\infty, -2) != (-\infty, -3)
+x > 5 != 6
+y < 2x != 2x
+(2,300) != 2300
+[1,000] != 1000
+A \cup B != A \cap B
+(-\infty, 1) != (-\infty, 1]
+[0,1] != (0,1)
+\{1,2\} != (1,2)
+(1,2) != [1,2]
+\{1\} != \{2\}
+(1,2,3) != (1,2)
+\mathbb{R} != \mathbb{Q}
+\emptyset != 0
+\emptyset != \{0\}
+\infty != 10^{100}
+\begin{pmatrix}1\\2\end{pmatrix} != \begin{pmatrix}2\\1\end{pmatrix}
+\begin{pmatrix}1&2\end{pmatrix} != (1,2)
 """,
     "functions and degrees": r"""
 \ln 2 == \log_e 2
@@ -541,6 +660,9 @@ sin(30°) == 1/2
 \sin^2 x+\cos^2 x == 1
 \sin 30 != 0.5
 2\tan x != 2
+\sin x != \cos x
+\sin 30^\circ != \sin 60^\circ
+\log 10 != \ln 10
 """,
     "notation": r"""
 ½ == 1/2
@@ -585,6 +707,7 @@ a−b == a-b
 ‑5 == -5
 $5$ == 5
 −3 == -3
+\$ 5 == 5
 5´ != 6
 """,
     "expressions": r"""
@@ -672,6 +795,12 @@ pi == \pi
 x+y == y+x
 x^2-1 == (x-1)(x+1)
 1210_5 == 1210_{5}
+1/2x == x/2
+2/3 x == \frac{2x}{3}
+3/4\pi == \frac{3\pi}{4}
+9 \frac{6}{7} == \frac{69}{7}
+2 \sqrt{3} == \sqrt{12}
+5 GB == 5
 1101_2 != 1101
 e^{100} != e^{101}
 e^{-100} != e^{-101}
@@ -713,6 +842,37 @@ _6C_2 != 14
 C != D
 a != b
 1210_5 != 1210
+3 of 4 != 3
+5 or 6 != 5
+\pi != \frac{22}{7}
+3^{1000} != 3^{1001}
+A != B
+i != -i
+1+i != 1-i
+|x| != x
+x^{-1} != -x
+\frac{a}{b} != \frac{b}{a}
+a^b != b^a
+\sqrt[3]{x} != \sqrt{x}
+\pm 3 != 3
+\pm 3 != -3
+x_1 != x_2
+a_n != a_{n+1}
+\hat{x} != x
+\vec{v} != v
+f'(x) != f(x)
+x' != x
+1210_5 != 1210_7
+1101_2 != 13
+1.2.3 != 1.2
+5- != 5
+5? != 6
+5'6" != 5
+(5) != -5
+5^{\circ} 30' != 5
+2 x != 2
+2x != 2
+5 ' != 6
 """,
     "words and choices": r"""
 18 mpg == 18
@@ -757,6 +917,11 @@ sqrt(2) == \sqrt2
 \text{Tuesday} == tuesday
 Yes == yes.
 \text{A,C} == C, A
+5 J == 5 joules
+5 kWh == 5
+2 weeks == 14 days
+5 pence == 5
+100 rupees == Rs. 100
 12 noon != 5
 C != (D)
 option C != D
@@ -780,6 +945,21 @@ acute != obtuse
 5 and 7 != 7
 2 or more != 2
 \text{A,C} != \text{A,D}
+6 cats != 6 dogs
+3 over 4 != 3
+3 out of 4 != 3
+between 5 and 6 != 5
+5 plus x != 5
+5 times 3 != 5
+5 and 1/2 != 5
+5 point 2 != 5
+noon != midnight
+Monday != Friday
+about 5 != 6
+no != yes
+not 5 != 5
+5 not != 5
+xyz != x
 """,
 }
 PAIRS = [
