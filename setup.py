@@ -12,6 +12,7 @@ SUBPACKAGES = [
     "cluster",
     "engine",
     "gate",
+    "grading",
     "interchange",
     "labelers",
     "lm_eval",
@@ -64,7 +65,7 @@ setup(
         "datasets>=3.0",
         "filelock>=3.12",  # one writer per run directory
         "jsonlines>=4.0",
-        "math-verify>=0.8",  # equality of mathematical answers
+        "mpmath>=1.3",  # values of mathematical answers to many digits
         "numpy>=1.26",
         "PyYAML>=6.0",  # config and template files
         "rich>=13.7",

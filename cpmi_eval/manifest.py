@@ -22,7 +22,7 @@ from cpmi_eval.types import JSON, TaskData
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "math-verify")
+PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "mpmath")
 SAME_MODEL = (
     *("model", "sha256", "revision", "dtype", "device", "attention"),
     *("spec", "scorer", "generator", "row_tokens", "batch_tokens", "slots", "cache_tokens"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cpmi_eval.answers import final_answer
 from cpmi_eval.errors import DataError, UnknownNameError
+from cpmi_eval.grading import final_answer
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.tasks.references import REFERENCE_SOURCES, find_references, problem_cluster
 from cpmi_eval.tasks.sources import Source, read_rows

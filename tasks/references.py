@@ -21,8 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from cpmi_eval.answers import clean, last_boxed
 from cpmi_eval.errors import DataError
+from cpmi_eval.grading.finding import clean, last_boxed
 from cpmi_eval.tasks.sources import Source, read_rows
 from cpmi_eval.types import JSON, Provenance
 

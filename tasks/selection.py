@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpmi_eval import equality, settings
-from cpmi_eval.answers import final_answer
+from cpmi_eval import settings
 from cpmi_eval.errors import DataError, UnknownNameError, UsageError
+from cpmi_eval.grading import final_answer, verdict
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.tasks.candidates import Line, Solution, read_candidates, refuse, show
 from cpmi_eval.tasks.problems import SOURCES, Problem, load_problems
@@ -133,7 +133,7 @@ def _join(path: Path, lines: Sequence[Line], problems: Sequence[Problem], place:
             complaints.append(f"{where}: {_missing(line, line not in strangers, place, others)}")
         elif (first := owner.setdefault(found.id, line.number)) != line.number:
             complaints.append(f"{where}: the problem is also that of line {first}; put its candidates in one line")
-        elif line.answer is not None and equality.verdict(line.answer, found.answer) is False:
+        elif line.answer is not None and verdict(line.answer, found.answer) is False:
             complaints.append(f"{where}: the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}")
         else:
             matched.append((line, found))
@@ -200,16 +200,16 @@ def grade(problem: Problem, solutions: Sequence[Solution]) -> list[Graded]:
     opened: list[tuple[str, bool]] = []
     for index, solution in enumerate(solutions):
         answer = final_answer(solution.text)
-        verdict = False if answer is None else equality.verdict(answer, problem.answer)
-        group = None if answer is None else _group(answer, verdict is True, opened)
-        graded.append(Graded(problem, index, solution, answer, group, verdict))
+        found = False if answer is None else verdict(answer, problem.answer)
+        group = None if answer is None else _group(answer, found is True, opened)
+        graded.append(Graded(problem, index, solution, answer, group, found))
     return graded
 
 
 def _group(answer: str, correct: bool, opened: list[tuple[str, bool]]) -> int:
     """Return the number of the answer's group; a new one is added to ``opened`` (first answer, whether correct)."""
     for number, (first, is_correct) in enumerate(opened):
-        if correct == is_correct and (correct or equality.equal(answer, first)):
+        if correct == is_correct and (correct or verdict(answer, first) is True):
             return number
     opened.append((answer, correct))
     return len(opened) - 1

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import data_dir
 
-from cpmi_eval.equality import equal, plain_number
 from cpmi_eval.errors import UsageError
+from cpmi_eval.grading import verdict
+from cpmi_eval.grading.comparing import is_number
 from cpmi_eval.labelers.negatives import MAX_CHARS, parse_sample, pick, read_file, rule_based, sampling_prompt
 
 # --- rules ------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def test_negatives_are_wrong_distinct_and_reproducible(answer):
     negatives = rule_based(answer)
     assert negatives == rule_based(answer)
     for one, other in itertools.combinations([answer, *negatives], 2):
-        assert not equal(one, other)
+        assert verdict(one, other) is not True
 
 
 @given(st.text())
@@ -207,7 +208,7 @@ def test_picked_negatives_are_wrong_and_distinct(answer, m, preferred, seed):
     picked = pick(answer, m, random.Random(seed), preferred)
     assert len(picked) <= m
     for one, other in itertools.combinations([answer, *picked], 2):
-        assert not equal(one, other)
+        assert verdict(one, other) is not True
 
 
 # --- sampled negatives ------------------------------------------------------------------------------------------
@@ -253,8 +254,8 @@ def test_parse_sample(text, answer, expected):
 def test_parse_sample_gives_something_usable_or_nothing(text, answer):
     parsed = parse_sample(text, answer)
     assert parsed is None or 0 < len(parsed) <= MAX_CHARS
-    if parsed is not None and plain_number(answer) is not None:
-        assert plain_number(parsed) is not None
+    if parsed is not None and is_number(answer):
+        assert is_number(parsed)
 
 
 # --- negatives from a file --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from cpmi_eval.equality import words
+from cpmi_eval.grading.reader import words
 from cpmi_eval.labelers.edits import Edit, Form
 
 _CLOSED_SETS = (

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cpmi_eval.answers import final_answer, stated_answer
-from cpmi_eval.equality import verdict
-
-CUT = "\0"  # where a continuation was cut off; a statement that runs into it may lack its end
+from cpmi_eval.grading import final_answer, verdict
+from cpmi_eval.grading.finding import stated_answer
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,7 @@ def rollout_answer(steps: Sequence[str], text: str, is_complete: bool) -> str | 
     answer is 1" may have been about to become 12).
     """
     if not is_complete:
-        stated = stated_answer(text + CUT)
-        return None if stated is None or stated.endswith(CUT) else stated
+        return stated_answer(text, is_cut=True)
     stated = stated_answer(text)
     if stated is not None:
         return stated
@@ -42,7 +39,7 @@ def rollout_answer(steps: Sequence[str], text: str, is_complete: bool) -> str | 
 
 
 def grade(reference: str, steps: Sequence[str], text: str, is_complete: bool) -> Grade:
-    """Compare a rollout's answer with the reference, mathematically (see :mod:`cpmi_eval.equality`)."""
+    """Compare a rollout's answer with the reference, mathematically (see :mod:`cpmi_eval.grading`)."""
     answer = rollout_answer(steps, text, is_complete)
     if answer is None:
         return Grade(None, False)

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from cpmi_eval.answers import clean, last_boxed
-from cpmi_eval.equality import MAX_EVALUATED_CHARS, equal, plain_number, words
 from cpmi_eval.errors import UsageError
+from cpmi_eval.grading import verdict
+from cpmi_eval.grading.comparing import MAX_CHARS as MAX_COMPARED
+from cpmi_eval.grading.comparing import is_number
+from cpmi_eval.grading.finding import clean, last_boxed
+from cpmi_eval.grading.reader import words
 from cpmi_eval.labelers import alternatives, edits
 
 MAX_CHARS = 64
@@ -30,7 +33,7 @@ def rule_based(answer: str) -> list[str]:
 
 def _candidates(answer: str) -> list[str]:
     """Return edits of ``answer`` that need not differ from it, or from one another, in value."""
-    if len(answer) > MAX_EVALUATED_CHARS:
+    if len(answer) > MAX_COMPARED:
         return []
     for special in (alternatives.other_choices, alternatives.other_words, alternatives.other_numerals):
         if others := special(answer):
@@ -64,7 +67,7 @@ def _distinct(candidates: Iterable[str], answer: str, taken: Sequence[str] = ())
     """Yield the candidates that differ in value from ``answer``, from those ``taken`` and from one another."""
     kept = [answer, *taken]
     for candidate in candidates:
-        if not any(equal(candidate, other) for other in kept):
+        if not any(verdict(candidate, other) is True for other in kept):
             kept.append(candidate)
             yield candidate
 
@@ -117,9 +120,9 @@ def parse_sample(text: str, answer: str) -> str | None:
     boxed = last_boxed(text)
     first_line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     proposed = boxed if boxed is not None else _proposal(first_line)
-    if plain_number(answer) is not None and plain_number(proposed) is None:
+    if is_number(answer) and not is_number(proposed):
         number = _PLAIN_NUMBER.search(proposed)
-        proposed = number.group() if number and plain_number(number.group()) else ""
+        proposed = number.group() if number and is_number(number.group()) else ""
     proposed = " ".join(proposed.split())
     is_usable = len(proposed) <= MAX_CHARS and any(char.isalnum() for char in proposed)
     return proposed if is_usable else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
-from cpmi_eval.answers import last_boxed
+from cpmi_eval.grading.finding import last_boxed
 
 Unparsed: TypeAlias = Literal[
     "no_box",
