@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cpmi_eval.backends.serving import chat
 from cpmi_eval.backends.serving.config import ServerSettings
 from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import (
@@ -157,32 +158,34 @@ class ServerBackend:
         """Return 0: the model's memory is not this process's."""
         return 0
 
-    def describe(self) -> JSON:
+    def describe(self) -> ModelDescription:
         """Return what a manifest should say: where and what is served, and what the probes found."""
         own, found = self.settings, self._found
         asked = next((one for one in self._served if one.get("id") == own.model), {})
-        return {
-            "backend": self.name,
-            "model": found.model or own.model,
-            "server": own.base_url,
-            "served": [one.get("id") for one in self._served[:LISTED_MODELS]],
-            "owned_by": asked.get("owned_by"),
-            "device": "server",
-            "scorer": found.scoring.mode if found.scoring else None,
-            "generator": f"server {own.api}",
-            "api": own.api,
-            "dialect": found.dialect,
-            "probes": {
-                "sampling": asdict(found.sampled) if found.sampled else None,
-                "prefill": found.prefill if found.prefill is not None else (False if found.prefill_known else None),
-                "scoring": asdict(found.scoring) if found.scoring else None,
+        return ModelDescription(
+            self.name,
+            found.model or own.model,
+            "server",
+            scorer=found.scoring.mode if found.scoring else None,
+            generator=f"server {own.api}",
+            batch_tokens=self.batch_tokens,
+            own={
+                "server": own.base_url,
+                "served": [one.get("id") for one in self._served[:LISTED_MODELS]],
+                "owned_by": asked.get("owned_by"),
+                "api": own.api,
+                "dialect": found.dialect,
+                "probes": {
+                    "sampling": asdict(found.sampled) if found.sampled else None,
+                    "prefill": found.prefill if found.prefill is not None else (False if found.prefill_known else None),
+                    "scoring": asdict(found.scoring) if found.scoring else None,
+                },
+                "bos": own.bos,
+                "concurrency": own.concurrency,
+                "timeout": own.timeout,
+                "retries": own.retries,
             },
-            "bos": own.bos,
-            "concurrency": own.concurrency,
-            "timeout": own.timeout,
-            "retries": own.retries,
-            "batch_tokens": self.batch_tokens,
-        }
+        )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Find out whether the server offers ``capabilities``; asks only what is not known yet.
