@@ -700,6 +700,9 @@ def test_keys_are_told_to_nobody(
     stub.tamper = lambda asked, answer: (401, {"error": f"no such key: {key}"})
     with pytest.raises(ModelError) as caught:
         backend.loglikelihood(REQUESTS[:5])
+    stub.tamper = lambda asked, answer: (200, {**answer, "choices": [{"index": 0, "text": f"it is {key[4:]}"}]})
+    made += backend.generate(["a"], SAMPLED, [[1]])
+    assert isinstance(made[-1], Generation) and made[-1].completions[0].text == "it is ***"
     assert caplog.text
     assert key not in caplog.text + repr(made) + str(caught.value) + json.dumps(backend.describe().as_dict())
 

@@ -141,13 +141,18 @@ class ServerBackend:
             name = self.settings.key_env or "OPENAI_API_KEY"
             return ModelError(f"{at} wants another key ({failure.message}); it is read from the environment: {name}")
         if fault.status == 404 or failure.kind == "wrong_model":
-            names = ", ".join(str(one.get("id")) for one in self._served[:LISTED_MODELS])
+            names = ", ".join(self._listed())
             return ModelError(
                 f"{at}: {failure.message}; --model must be one that it serves: {names or 'it lists none'}"
             )
         if fault.status is None and failure.kind == "server_error":
             return ModelError(f"no server answers at {at} ({failure.message}); start one, or correct --base_url")
         return ModelError(f"{at} cannot be used: {failure.kind}: {failure.message}")
+
+    def _listed(self) -> list[str]:
+        from cpmi_eval.backends.serving.replies import shown
+
+        return [shown(one.get("id")) for one in self._served[:LISTED_MODELS]]
 
     @property
     def batch_tokens(self) -> int:
@@ -160,6 +165,8 @@ class ServerBackend:
 
     def describe(self) -> ModelDescription:
         """Return what a manifest should say: where and what is served, and what the probes found."""
+        from cpmi_eval.backends.serving.replies import shown
+
         own, found = self.settings, self._found
         asked = next((one for one in self._served if one.get("id") == own.model), {})
         return ModelDescription(
@@ -171,8 +178,8 @@ class ServerBackend:
             batch_tokens=self.batch_tokens,
             own={
                 "server": own.base_url,
-                "served": [one.get("id") for one in self._served[:LISTED_MODELS]],
-                "owned_by": asked.get("owned_by"),
+                "served": self._listed(),
+                "owned_by": shown(asked["owned_by"]) if asked.get("owned_by") is not None else None,
                 "api": own.api,
                 "dialect": found.dialect,
                 "probes": {
