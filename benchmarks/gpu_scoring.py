@@ -109,7 +109,7 @@ def _held(row: Row, ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) ->
 def _branches(bench: Bench, model: Any, row: Row) -> Row:
     backend = HFBackend(model, bench.data.tokenizer)
     backend.prepare(frozenset({"generate"}))
-    difference = float(backend.describe()["branch_difference_per_token"])
+    difference = float(backend.describe().own["branch_difference_per_token"])
     holds = difference <= EXACT_LIMIT
     details = {"rms_difference_per_token": _finite(difference), "limit": EXACT_LIMIT}
     return replace(row, details=details, status="ok" if holds else "wrong")

@@ -17,8 +17,9 @@ from typing import Any
 
 from cpmi_eval import cost, registry, settings
 from cpmi_eval.config import RunConfig
+from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
-from cpmi_eval.manifest import SAME_MODEL, differences
+from cpmi_eval.manifest import differences, model_differences
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
 from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
 from cpmi_eval.store import Store, read_json, write_json
@@ -385,7 +386,7 @@ def _assemble(plan: _Plan, done: Sequence[_Done]) -> Comparison:
         loading=_loading(manifests),
         synthetic=plan.synthetic,
         config={key: value for key, value in plan.common.as_dict().items() if key not in NOT_COMMON},
-        **_circumstances(manifests),
+        **_circumstances(manifests, plan.path),
     )
 
 
@@ -426,7 +427,8 @@ def _row(done: _Done, shared: set[tuple[str, str]], reference: RunResult | None)
 
 def _device(result: RunResult) -> str:
     """Return what ``device_seconds`` are seconds of."""
-    return "gpu" if str((result.summary["model"] or {}).get("device", "cpu")).startswith("cuda") else "cpu"
+    model = result.model
+    return "gpu" if model is not None and model.on_gpu else "cpu"
 
 
 def _relative(result: RunResult, reference: RunResult, shared: set[tuple[str, str]]) -> dict[str, float | None]:
@@ -452,14 +454,18 @@ def _loading(manifests: Iterable[JSON]) -> dict[str, float]:
     return phases
 
 
-def _circumstances(manifests: Sequence[JSON]) -> dict[str, Any]:
+def _circumstances(manifests: Sequence[JSON], path: Path) -> dict[str, Any]:
     """Return machine, versions and model of the runs, and which of these are not the same for all."""
     found: dict[str, Any] = {}
     mixed: list[str] = []
-    for key in ("machine", "versions", "model"):
-        values = [manifest[key] for manifest in manifests if manifest[key] is not None]
-        names = SAME_MODEL if key == "model" else sorted({name for value in values for name in value})
+    for key in ("machine", "versions"):
+        values = [manifest[key] for manifest in manifests]
+        names = sorted({name for value in values for name in value})
         if any(differences(values[0], value, names) for value in values[1:]):
             mixed.append(key)
-        found[key] = {name: value for name, value in values[0].items() if name != "others"} if values else None
-    return {**found, "mixed": tuple(mixed)}
+        found[key] = values[0] if values else None
+    used = [read_model(one["model"], path / "manifest.json") for one in manifests]
+    models = [replace(one, others={}) for one in used if one is not None]  # each labeler may have others of its own
+    if any(model_differences(models[0], one) for one in models[1:]):
+        mixed.append("model")
+    return {**found, "model": models[0].as_dict() if models else None, "mixed": tuple(mixed)}

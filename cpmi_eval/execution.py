@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from cpmi_eval.cost import Meter, Stopwatch
+from cpmi_eval.description import ModelDescription, checked
 from cpmi_eval.guard import score_batch
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadsModels, TellsBusy
 from cpmi_eval.types import JSON, Item, Scored
@@ -53,7 +54,7 @@ class Executor(Protocol):
     def budget(self) -> Budget | None:
         """The size of a batch, known once it is open; ``None`` where no model runs."""
 
-    def open(self, meter: Meter) -> JSON | None:
+    def open(self, meter: Meter) -> ModelDescription | None:
         """Load what the labeler needs; return what the manifest says of the model, ``None`` where there is none."""
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Outcome]:
@@ -85,7 +86,7 @@ class InProcess:
         """The size of a batch that suits the loaded model."""
         return None if self.backend is None else Budget(self.backend.batch_tokens)
 
-    def open(self, meter: Meter) -> JSON | None:
+    def open(self, meter: Meter) -> ModelDescription | None:
         """Load and warm up what the labeler needs; return the model's description, others beside it."""
         backend_class, options, opener = self._to_open
         if backend_class is None:
@@ -95,9 +96,10 @@ class InProcess:
             others = self.labeler.load(backend) if isinstance(self.labeler, LoadsModels) else {}
         with meter.phase("warm_up"):
             backend.prepare(self.labeler.capabilities)
-        about = backend.describe()
-        self._gpu = str(about.get("device", "cpu")).startswith("cuda")
-        return {**about, **({"others": others} if others else {})}
+        about = checked(backend.describe(), f"the backend {backend.name!r}")
+        self._gpu = about.on_gpu
+        of = f"the labeler {self.labeler.name!r}"
+        return replace(about, others={role: checked(one, of) for role, one in others.items()})
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Outcome]:
         """Score one batch after the other, in their order."""

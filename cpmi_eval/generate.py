@@ -23,9 +23,10 @@ from typing import Any
 
 from cpmi_eval import registry, settings
 from cpmi_eval.backends.models import DEFAULT_MODEL
+from cpmi_eval.description import ModelDescription, checked
 from cpmi_eval.errors import DataError, StoreError, UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
-from cpmi_eval.manifest import SAME_MODEL, differences, package_versions
+from cpmi_eval.manifest import differences, package_versions
 from cpmi_eval.protocols import BackendOptions, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.store import read_json, replace_text, to_lines, whole_lines, write_json
@@ -159,7 +160,7 @@ def generate(
     partial = _Partial(path.with_name(f"{path.name}.partial.jsonl"), identity, fresh)
     backend = backend_class.open(options)
     backend.prepare(frozenset({"generate"}))
-    model = backend.describe()
+    model = checked(backend.describe(), f"the backend {config.backend!r}")
     partial.belong(model)
     start, earlier = time.perf_counter(), partial.seconds
     _draw(config, problems, shots, backend, partial, progress or (lambda *_: None))
@@ -244,15 +245,15 @@ class _Partial:
             raise StoreError(f"{path} holds candidates of other settings ({differ}). Use another --to, or --fresh")
         self.header = header
 
-    def belong(self, model: JSON) -> None:
+    def belong(self, model: ModelDescription) -> None:
         """Note the model, or make sure that it is the one that drew the rest.
 
         Raises:
             StoreError: it is another one.
         """
-        own = {key: model.get(key) for key in SAME_MODEL}
+        own = model.fixed()
         theirs = self.header["model"]
-        if theirs is not None and (differ := differences(theirs, own, SAME_MODEL)):
+        if theirs is not None and (differ := differences(theirs, own, own)):
             raise StoreError(f"{self.path} was begun with another model or device ({differ}); use --fresh")
         if theirs is None:
             self.header["model"] = own
@@ -356,7 +357,12 @@ def _finished(path: Path, identity: JSON, fresh: bool) -> Generated | None:
 
 
 def _save(
-    config: GenerateConfig, problems: Sequence[Problem], partial: _Partial, model: JSON, identity: JSON, seconds: float
+    config: GenerateConfig,
+    problems: Sequence[Problem],
+    partial: _Partial,
+    model: ModelDescription,
+    identity: JSON,
+    seconds: float,
 ) -> Generated:
     """Write the file and what lies beside it; the file itself comes last but one, the partial one goes last."""
     path, rows = Path(config.to), [partial.rows[one.id] for one in problems]
@@ -365,7 +371,7 @@ def _save(
     about = {
         "identity": identity,
         "config": asdict(config),
-        "model": model,
+        "model": model.as_dict(),
         "versions": package_versions(),
         "counts": _counts(rows),
         "tokens": dict(sum((Counter(row["tokens"]) for row in rows), Counter[str]())),

@@ -16,6 +16,8 @@ from cpmi_eval import settings
 from cpmi_eval.backends.models import sha256_of
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter
+from cpmi_eval.description import ModelDescription
+from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.store import SCHEMA_VERSION, Store, write_json
 from cpmi_eval.types import JSON, TaskData
@@ -23,10 +25,6 @@ from cpmi_eval.types import JSON, TaskData
 log = logging.getLogger(__name__)
 
 PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "mpmath")
-SAME_MODEL = (
-    *("model", "sha256", "revision", "dtype", "device", "attention"),
-    *("spec", "scorer", "generator", "row_tokens", "batch_tokens", "slots", "cache_tokens"),
-)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -94,10 +92,13 @@ def _is_file(value: object) -> bool:
         return False
 
 
-def _same_model(model: JSON) -> JSON:
-    """Return what must not change between sessions, of the model and of others beside it."""
-    own = {key: model.get(key) for key in SAME_MODEL}
-    return {**own, "others": {role: _same_model(one) for role, one in model.get("others", {}).items()}}
+def model_differences(theirs: ModelDescription | None, ours: ModelDescription | None) -> str:
+    """Say how two models differ in what must not change within a run, and those beside them; empty if they do not."""
+    there, here = ({} if one is None else one.fixed() for one in (theirs, ours))
+    others, own = ({} if one is None else one.others for one in (theirs, ours))
+    found = [differences(there, here, sorted({*there, *here}))]
+    found += [model_differences(others.get(role), own.get(role)) for role in sorted({*others, *own})]
+    return "; ".join(filter(None, found))
 
 
 def package_versions() -> dict[str, str]:
@@ -111,17 +112,16 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def start_session(store: Store, manifest: JSON, model: JSON | None, meter: Meter) -> None:
-    """Record the model (as its backend describes it, with ``others`` beside it) and what loading cost.
+def start_session(store: Store, manifest: JSON, model: ModelDescription | None, meter: Meter) -> None:
+    """Record the model and what loading cost.
 
     Raises:
         StoreError: the run was begun with another model, device, dtype or batching.
     """
-    if manifest["model"] is not None and model is not None:
-        differ = differences(_same_model(manifest["model"]), _same_model(model), (*SAME_MODEL, "others"))
-        if differ:
-            raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
-    manifest["model"] = model
+    theirs = read_model(manifest["model"], store.manifest_path)
+    if theirs is not None and model is not None and (differ := model_differences(theirs, model)):
+        raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
+    manifest["model"] = None if model is None else model.as_dict()
     versions = package_versions()
     differ = differences(manifest["versions"], versions, sorted(versions))
     if differ and manifest["sessions"]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.types import (
     JSON,
     Enough,
@@ -86,8 +87,8 @@ class Backend(Protocol):
     def batch_tokens(self) -> int:
         """Tokens of trace text that make a good batch for this model and device."""
 
-    def describe(self) -> JSON:
-        """Return what the manifest should say about the model: identity, dtype, device, scorer, budgets."""
+    def describe(self) -> ModelDescription:
+        """Return what the manifest should say about the model, as far as it is known once it is prepared."""
 
     def peak_memory_bytes(self) -> int:
         """Return the peak memory since :meth:`prepare`, of the device that holds the model."""
@@ -186,7 +187,7 @@ class BringsModel(Protocol):
 class LoadsModels(Protocol):
     """A labeler that needs more than the run's model."""
 
-    def load(self, backend: Any) -> JSON:
+    def load(self, backend: Any) -> Mapping[str, ModelDescription]:
         """Load what else is needed, before anything is timed; return its description for the manifest, by role."""
 
 

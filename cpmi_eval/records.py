@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cpmi_eval.description import ModelDescription
+from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError
 from cpmi_eval.metrics.outcome import Outcome
 from cpmi_eval.store import Store, parse_rows, read_json, read_results
@@ -49,6 +51,11 @@ class Run:
     path: Path
     summary: JSON
     records: tuple[Record, ...]
+
+    @cached_property
+    def model(self) -> ModelDescription | None:
+        """The model that was used; ``None`` where none was."""
+        return read_model(self.summary["model"], self.path / "results.json")
 
     @cached_property
     def parts(self) -> dict[str, tuple[Record, ...]]:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from cpmi_eval import cost, registry, settings
 from cpmi_eval.cluster import Workers
 from cpmi_eval.config import RunConfig
+from cpmi_eval.description import ModelDescription
+from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.execution import Batch, Executor, InProcess, Opener
 from cpmi_eval.manifest import open_manifest, start_session
@@ -74,6 +76,11 @@ class RunResult:
             task: {name: Metric.from_dict(entry) for name, entry in metrics.items()}
             for task, metrics in self.summary["results"].items()
         }
+
+    @property
+    def model(self) -> ModelDescription | None:
+        """The model that was used; ``None`` where none was."""
+        return read_model(self.summary["model"], self.path / "results.json")
 
     @property
     def failed(self) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from cpmi_eval.description import ModelDescription
+from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError
 from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, portable
 from cpmi_eval.records import Record, Run, trace_set
@@ -34,8 +37,8 @@ def row_of(run: Run) -> Row:
 
 def _row(run: Run, manifest: JSON) -> Row:
     summary = run.summary
-    config, labeler, model = summary["config"], summary["labeler"], summary["model"]
-    named = _names(manifest)
+    config, labeler, model = summary["config"], summary["labeler"], run.model
+    named = _names(_used(manifest))
     scorer, settings = labeler["name"], _renamed(config["labeler_args"], named)
     if scorer == PRM and model is not None:
         scorer = _model(model)["name"].rpartition("/")[2]
@@ -52,7 +55,7 @@ def _row(run: Run, manifest: JSON) -> Row:
         threshold=summary["threshold"]["protocol"],
         aggregation=labeler["aggregation"] if summary.get("selects") else None,
         synthetic=summary["synthetic"],
-        hardware={"device": None if model is None else model["device"], **manifest["machine"]},
+        hardware={"device": None if model is None else model.device, **manifest["machine"]},
         versions=summary["versions"],
         fingerprint=fingerprint(manifest, summary["threshold"]["protocol"]),
         date=manifest["created"],
@@ -64,36 +67,40 @@ def fingerprint(manifest: Mapping[str, Any], threshold: str) -> str:
 
     ``threshold``: the protocol that its results stand on; scores can be judged again by another one.
     """
-    identity, model = manifest["identity"], manifest["model"]
+    identity, model = manifest["identity"], _used(manifest)
     what = {
-        "identity": {**_renamed(identity, _names(manifest)), "threshold": threshold},
+        "identity": {**_renamed(identity, _names(model)), "threshold": threshold},
         "model": None if model is None else _model(model),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _model(model: Mapping[str, Any]) -> JSON:
+def _used(manifest: Mapping[str, Any]) -> ModelDescription | None:
+    return read_model(manifest["model"], Path("manifest.json"))
+
+
+def _model(model: ModelDescription) -> JSON:
     """Return what identifies a model: its name (of a folder or a file, the last part) and a hash or a revision."""
-    local = model.get("sha256") is not None
-    found = {"name": portable(model["model"])}
-    if local:
+    found: JSON = {"name": portable(model.model)}
+    if model.sha256 is not None:
         found["name"] = found["name"].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-    found |= {key: model[key] for key in ("sha256", "revision") if model.get(key) is not None}
-    if others := model.get("others"):
-        found["others"] = {role: _model(one) for role, one in others.items()}
+    known = {"sha256": model.sha256, "revision": model.revision}
+    found |= {key: value for key, value in known.items() if value is not None}
+    if model.others:
+        found["others"] = {role: _model(one) for role, one in model.others.items()}
     return found
 
 
-def _described(model: Mapping[str, Any], config: Mapping[str, Any]) -> JSON:
+def _described(model: ModelDescription, config: Mapping[str, Any]) -> JSON:
     args = portable(config["model_args"])
-    return {**_model(model), "dtype": model["dtype"], "backend": model["backend"], **({"args": args} if args else {})}
+    dtype = {} if model.dtype is None else {"dtype": model.dtype}
+    return {**_model(model), **dtype, "backend": model.backend, **({"args": args} if args else {})}
 
 
-def _names(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _names(model: ModelDescription | None) -> dict[str, str]:
     """Return the local models by the names they were given, each with the name it has in a row."""
-    model = manifest["model"]
-    models = [] if model is None else [model, *model.get("others", {}).values()]
-    return {one["model"]: _model(one)["name"] for one in models if one.get("sha256") is not None}
+    models = [] if model is None else [model, *model.others.values()]
+    return {one.model: _model(one)["name"] for one in models if one.sha256 is not None}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

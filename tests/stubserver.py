@@ -205,10 +205,13 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        if self.server.stub.lists is None:
+        stub = self.server.stub
+        if stub.listing is not None and stub.listing(self, {}):
+            return
+        if stub.lists is None:
             self.json(404, {"error": {"message": "not found"}})
         else:
-            self.json(200, {"object": "list", "data": self.server.stub.lists})
+            self.json(200, {"object": "list", "data": stub.lists})
 
     def do_POST(self) -> None:
         stub = self.server.stub
@@ -256,7 +259,8 @@ class Stub:
         self.engine = engine
         self.faults = faults
         self.delay: Callable[[JSON], float] = lambda _: 0.0
-        self.lists: list[JSON] | None = [{"id": engine.name, "object": "model", "owned_by": "stub"}]
+        self.listing: Fault | None = None
+        self.lists: list[Any] | None = [{"id": engine.name, "object": "model", "owned_by": "stub"}]
         self.bodies: list[JSON] = []
         self.headers: list[JSON] = []
         self.paths: list[str] = []

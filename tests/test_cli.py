@@ -508,6 +508,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "synthetic": False,
         "config": CONFIG,
         "model": {
+            "backend": "hf",
             "model": "org/base-7b",
             "sha256": None,
             "revision": "0123456789abcdef",

@@ -92,7 +92,9 @@ class Unlike:
     peak_memory_bytes = lambda self: 0
 
     def describe(self):
-        return {"model": "unlike", "sha256": str(os.getpid()), "dtype": "float32", "device": "cpu"}
+        from cpmi_eval.description import ModelDescription
+
+        return ModelDescription(self.name, "unlike", "cpu", sha256=str(os.getpid()), dtype="float32")
 '''
 ENTRY_POINTS = """
 [cpmi_eval.labelers]

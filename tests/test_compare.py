@@ -23,6 +23,7 @@ from cpmi_eval import Gold, Item, Progress, StepScores, Tokens, Trace, cost, reg
 from cpmi_eval.cli import cli as program
 from cpmi_eval.cli import main
 from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.reports.compare import compare_markdown, relative
@@ -88,8 +89,8 @@ class Counting:
             raise ModelError("the weights of 'broken' are damaged")
         return cls()
 
-    def describe(self) -> dict[str, Any]:
-        return {"backend": self.name, "model": "counting", "dtype": "float32", "device": self.device, "scorer": "trie"}
+    def describe(self) -> ModelDescription:
+        return ModelDescription(self.name, "counting", self.device, dtype="float32", scorer="trie")
 
     def prepare(self, capabilities: frozenset[str]) -> None:
         CLOCK.now += 1

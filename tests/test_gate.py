@@ -22,7 +22,7 @@ from cpmi_eval.store import to_lines
 ROOT = Path(__file__).resolve().parents[1]
 PART = "synthetic/arithmetic"
 NO_TOKENS = {"requested": 0, "computed": 0, "reused": 0, "generated": 0}
-MODEL = {"model": "tiny", "sha256": "ab" * 32, "revision": None, "dtype": "float32", "device": "cpu"}
+MODEL = {"backend": "hf", "model": "tiny", "sha256": "ab" * 32, "revision": None, "dtype": "float32", "device": "cpu"}
 
 
 class Outcome(NamedTuple):

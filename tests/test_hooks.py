@@ -11,8 +11,9 @@ import pytest
 from test_run import Asking, Counting, Even, by_id, go, register  # noqa: F401 - fixtures
 
 from cpmi_eval import RunConfig, RunResult, StepScores, Trace
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
-from cpmi_eval.errors import StoreError
+from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions
 from cpmi_eval.run import batches, run
 from cpmi_eval.types import JSON, Failure, Scored, TraceFailure
@@ -132,18 +133,28 @@ def test_final_scores_are_those_of_all_rows(go: Go) -> None:  # noqa: F811
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_description_that_is_none_is_told(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(Second, "load", lambda self, backend: {"prover": {"model": "second"}})
+    with pytest.raises(UsageError, match=r"labeler.*describes its model by a dict.*ModelDescription"):
+        go(Second, backend="counting")
+    monkeypatch.setattr(Counting, "describe", lambda self: {"model": "counting"})
+    with pytest.raises(UsageError, match=r"the backend 'counting' describes its model by a dict"):
+        go("asking", backend="counting")
+
+
 class Second(Asking):
     """Needs a second model."""
 
     other: ClassVar[str] = "second"
 
-    def load(self, backend: Backend | None) -> JSON:
-        return {"prover": {"model": self.other, "dtype": "float32"}}
+    def load(self, backend: Backend | None) -> dict[str, ModelDescription]:
+        return {"prover": ModelDescription("counting", self.other, "cpu", dtype="float32")}
 
 
 def test_other_models_are_in_the_manifest(go: Go) -> None:  # noqa: F811
     result = go(Second, backend="counting")
-    assert result.summary["model"]["others"] == {"prover": {"model": "second", "dtype": "float32"}}
+    prover = {"backend": "counting", "model": "second", "device": "cpu", "dtype": "float32"}
+    assert result.summary["model"]["others"] == {"prover": prover}
 
 
 def test_another_second_model_is_another_run(go: Go) -> None:  # noqa: F811
@@ -202,7 +213,8 @@ def test_device_time_is_processor_time_where_there_is_no_gpu(go: Go) -> None:  #
 
 
 def test_device_time_is_wall_time_on_a_gpu(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr(Counting, "describe", lambda self: {"model": "counting", "device": "cuda:0 (a card)"})
+    card = ModelDescription("counting", "counting", "cuda:0 (a card)")
+    monkeypatch.setattr(Counting, "describe", lambda self: card)
     cost = go("asking", backend="counting").summary["cost"]
     assert cost["device_seconds"] == pytest.approx(cost["wall_seconds"]["score"])
 

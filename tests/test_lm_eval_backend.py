@@ -141,8 +141,8 @@ def test_same_values_on_smollm2() -> None:
     requests = [one for one in REQUESTS if not one.context.startswith("far too long")]
     for theirs, ours in zip(oracle.loglikelihood(requests), backend.loglikelihood(requests), strict=True):
         same(theirs, ours)
-    assert backend.describe()["sha256"] == oracle.describe()["sha256"]
-    assert backend.describe()["model"] == "smollm2-135m"
+    assert backend.describe().as_dict()["sha256"] == oracle.describe().as_dict()["sha256"]
+    assert backend.describe().as_dict()["model"] == "smollm2-135m"
 
 
 def test_nothing_is_cut(checkpoint: Callable[..., Path]) -> None:
@@ -467,14 +467,14 @@ def test_contract_and_description(checkpoint: Callable[..., Path]) -> None:
     assert registry.load("backends", "lm-eval") is LMEvalBackend
     backend = opened(checkpoint())
     assert isinstance(backend, LanguageModel)
-    told = backend.describe()
+    told = backend.describe().as_dict()
     assert json.loads(json.dumps(told)) == told
     assert told["model"] == str(checkpoint()) and told["dtype"] == "float32" and told["device"] == "cpu"
     assert told["sha256"] == models.resolve(str(checkpoint())).sha256()
     assert told["model_class"] == "lm_eval.models.huggingface.HFLM"
     second = backend.another(str(checkpoint("mistral")))
-    assert second.describe()["architecture"] == "MistralForCausalLM"
-    assert second.describe()["dtype"] == "float32"
+    assert second.describe().as_dict()["architecture"] == "MistralForCausalLM"
+    assert second.describe().as_dict()["dtype"] == "float32"
     backend.prepare(frozenset({"loglikelihood", "generate"}))
     assert backend.peak_memory_bytes() > 0 or sys.platform != "linux"
 
@@ -593,7 +593,7 @@ def test_api_scores_equal_hf(checkpoint: Callable[..., Path], args: dict[str, An
     backend.prepare(frozenset({"loglikelihood"}))
     for theirs, ours in zip(oracle.loglikelihood(REQUESTS), backend.loglikelihood(REQUESTS), strict=True):
         same(theirs, ours)
-    assert backend.describe()["device"] == f"server {stub.url}"
+    assert backend.describe().as_dict()["device"] == f"server {stub.url}"
 
 
 def test_api_scores_text_where_a_server_cuts_it_alike(checkpoint: Callable[..., Path], stub: Stub) -> None:
@@ -700,8 +700,11 @@ def test_keys_are_told_to_nobody(
     stub.tamper = lambda asked, answer: (401, {"error": f"no such key: {key}"})
     with pytest.raises(ModelError) as caught:
         backend.loglikelihood(REQUESTS[:5])
+    stub.tamper = lambda asked, answer: (200, {**answer, "choices": [{"index": 0, "text": f"it is {key[4:]}"}]})
+    made += backend.generate(["a"], SAMPLED, [[1]])
+    assert isinstance(made[-1], Generation) and made[-1].completions[0].text == "it is ***"
     assert caplog.text
-    assert key not in caplog.text + repr(made) + str(caught.value) + json.dumps(backend.describe())
+    assert key not in caplog.text + repr(made) + str(caught.value) + json.dumps(backend.describe().as_dict())
 
 
 def test_api_asks_beside_each_other(stub: Stub) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import cpmi_eval
 from cpmi_eval import Gold, Item, registry, settings
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.monte_carlo import ASSUMPTION, MonteCarlo
@@ -98,7 +99,7 @@ class Scripted:
         return type(self)(self.texts, model=model)
 
     def describe(self):
-        return {"backend": self.name, "model": self.model, "dtype": "float32", "device": "cpu"}
+        return ModelDescription(self.name, self.model, "cpu", dtype="float32")
 
     def prepare(self, capabilities):
         self.prepared.append(capabilities)

@@ -82,7 +82,7 @@ def summary(**changes: Any) -> JSON:
         "threshold": {"protocol": "fixed:0.5", "value": 0.5, "undecided": False},
         "synthetic": False,
         "config": {"labeler": "cpmi", "labeler_args": {"w": 1}, "task": "task", "limit": None, "seed": 3},
-        "model": {"model": "small", "sha256": "ab" * 32, "dtype": "float32", "device": "cpu"},
+        "model": {"backend": "hf", "model": "small", "sha256": "ab" * 32, "dtype": "float32", "device": "cpu"},
         "data": [{"name": "data.json", "revision": None, "sha256": "cd" * 32}],
         "versions": {"python": "3.11"},
     }

@@ -561,7 +561,7 @@ def test_what_people_see(style: str) -> None:
     from cpmi_eval.reports.paired import paired_markdown, paired_table
 
     good, poor = made(1, 0.6, "runs/a|b"), made(2, 0, "runs/b")
-    model = {"model": "smollm2-135m"}
+    model = {"backend": "hf", "model": "smollm2-135m", "device": "cpu"}
     asked = {"name": "cpmi", "uses_reference": True}
     config = {"task": "synthetic", "labeler_args": {"variant": "prefix"}}
     ranks = made(4, 0.3, "runs/c", threshold={"protocol": "native", "value": None}, labeler=asked, config=config)

@@ -21,6 +21,7 @@ from test_monte_carlo import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.pav import PAV
@@ -161,9 +162,7 @@ def test_a_prover_of_its_own_draws_the_provers_rollouts(monkeypatch):
     monkeypatch.setattr(Two, "provers", [])
     policy = Two(TEXTS)
     labeler = PAV(prover="other", **SMALL)
-    assert labeler.load(policy) == {
-        "prover": {"backend": "scripted", "model": "other", "dtype": "float32", "device": "cpu"}
-    }
+    assert labeler.load(policy) == {"prover": ModelDescription("scripted", "other", "cpu", dtype="float32")}
     results = score_batch(labeler, [trace("a")], policy)
     (prover,) = Two.provers
     assert results["a"].values == pav([trace("a")], Scripted(TEXTS), **SMALL)["a"].values

@@ -32,7 +32,7 @@ def backend():
 
 
 def test_it_was_converted_once_and_identified(backend):
-    facts = backend.describe()
+    facts = backend.describe().as_dict()
     assert facts["parameters"] == 134_515_008
     assert len(facts["sha256"]) == 64
     assert facts["trie_difference_per_token"] < 1e-4
@@ -78,5 +78,5 @@ def test_shared_rollouts_are_those_of_transformers(backend):
     made = backend.generate(prompts, sampling, seeds)
     assert [result.completions for result in made] == [result.completions for result in expected]
     assert len({one.text for result in made for one in result.completions}) == 6
-    assert backend.describe()["branch_difference_per_token"] < 1e-4
+    assert backend.describe().as_dict()["branch_difference_per_token"] < 1e-4
     assert all(result.tokens.computed < result.tokens.requested for result in made)

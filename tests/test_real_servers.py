@@ -279,11 +279,11 @@ def test_sampling_settings_reach_llama_cpp(llama_server, straight_with_bos):
 
 
 def test_llama_cpp_is_told_apart(llama_server):
-    assert opened(llama_server, "generate").describe()["dialect"] == "llama.cpp"
+    assert opened(llama_server, "generate").describe().as_dict()["dialect"] == "llama.cpp"
 
 
 def test_transformers_is_told_apart(transformers_server):
-    assert opened(transformers_server, "generate").describe()["dialect"] == "transformers"
+    assert opened(transformers_server, "generate").describe().as_dict()["dialect"] == "transformers"
 
 
 def test_log_probabilities_of_other_tokens_are_refused(llama_server_without_bos):

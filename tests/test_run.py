@@ -22,6 +22,7 @@ import tinymodels
 
 import cpmi_eval
 from cpmi_eval import Gold, Item, Progress, RunResult, StepScores, Tokens, Trace, registry
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.types import Failure, LogProb, Provenance, Scored, ScoreRequest, TaskData, TraceFailure
@@ -93,8 +94,8 @@ class Counting:
     def prepare(self, capabilities: frozenset[str]) -> None:
         self.prepared = capabilities
 
-    def describe(self) -> dict[str, Any]:
-        return {"backend": self.name, "model": "counting", "dtype": "float32", "device": "cpu", "scorer": "trie"}
+    def describe(self) -> ModelDescription:
+        return ModelDescription(self.name, "counting", "cpu", dtype="float32", scorer="trie")
 
     def peak_memory_bytes(self) -> int:
         return 1000 * len(self.opened)
@@ -686,7 +687,8 @@ def test_another_model_in_the_same_run_is_refused(go: Go, monkeypatch: pytest.Mo
     samples = tmp_path / "run" / "samples.jsonl"
     samples.write_bytes(b"".join(samples.read_bytes().splitlines(keepends=True)[:4]))
     before = samples.read_bytes()
-    monkeypatch.setattr(Counting, "describe", lambda self: {"model": "counting", "dtype": "bfloat16", "device": "cpu"})
+    half = ModelDescription("counting", "counting", "cpu", dtype="bfloat16")
+    monkeypatch.setattr(Counting, "describe", lambda self: half)
     with pytest.raises(StoreError, match=r"begun with another model or device.*dtype: 'float32' there, 'bfloat16' now"):
         go("asking", backend="counting")
     assert samples.read_bytes() == before

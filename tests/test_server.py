@@ -132,7 +132,7 @@ def test_scores_equal_those_of_the_hf_backend(engine: Tiny, stubs: Any) -> None:
         assert own.n_tokens == other.n_tokens
         assert own.tokens.requested == other.tokens.requested + 1  # the server reads the last token, too
         assert own.tokens.generated == 1  # and is made to generate one
-    assert backend.describe()["probes"]["scoring"]["mode"] == engine.scoring
+    assert backend.describe().as_dict()["probes"]["scoring"]["mode"] == engine.scoring
 
 
 def test_texts_equal_those_of_the_hf_backend_in_the_order_of_the_requests(stubs: Any) -> None:
@@ -459,7 +459,7 @@ def test_log_probabilities_of_other_tokens_are_found_out_and_bos_puts_them_right
     (expected,) = engine.hf.loglikelihood([ScoreRequest("<bos>Question: how many", " miles in 3 hours?")])
     assert isinstance(own, LogProb) and isinstance(expected, LogProb)
     assert own.total == pytest.approx(expected.total, abs=1e-4)
-    assert backend.describe()["probes"]["scoring"]["unlisted"] == 1
+    assert backend.describe().as_dict()["probes"]["scoring"]["unlisted"] == 1
 
 
 def test_redirects_are_refused(stubs: Any) -> None:
@@ -495,7 +495,7 @@ def test_the_dialect_is_found_by_what_a_server_accepts_and_refuses(dialect: str,
     stub = stubs(Canned(dialect=dialect))
     backend = made(stub)
     backend.generate(["ask"], Sampling(4, 0.6, 0.95, 20, 1.05), [[1]])
-    assert backend.describe()["dialect"] == dialect
+    assert backend.describe().as_dict()["dialect"] == dialect
     last = stub.bodies[-1]
     if dialect == "vllm":
         assert (last["top_k"], last["repetition_penalty"], last["min_p"]) == (20, 1.05, 0.0)
@@ -516,7 +516,7 @@ def test_a_server_that_fails_for_reasons_of_its_own_has_no_dialect(stubs: Any) -
     stub = stubs(Canned(dialect=None), plan)
     backend = made(stub)
     one(backend)
-    assert backend.describe()["dialect"] == "none"
+    assert backend.describe().as_dict()["dialect"] == "none"
 
 
 def test_what_a_server_has_no_field_for_is_refused_with_the_setting_to_change(stubs: Any) -> None:
@@ -568,7 +568,7 @@ def test_whether_seeds_are_honoured_is_on_record(stubs: Any) -> None:
     for engine, honours in ((Canned(), True), (Unseeded(), False)):
         backend = made(stubs(engine))
         one(backend)
-        assert backend.describe()["probes"]["sampling"] == {"samples": True, "honours_seeds": honours}
+        assert backend.describe().as_dict()["probes"]["sampling"] == {"samples": True, "honours_seeds": honours}
 
 
 # --- chat ---------------------------------------------------------------------------------------------------------
@@ -706,14 +706,14 @@ def test_a_server_need_not_list_its_models(stubs: Any) -> None:
     stub.lists = None
     backend = ServerBackend.open(BackendOptions("canned", {"base_url": stub.base_url}))
     assert isinstance(one(backend), Generation)
-    assert backend.describe()["served"] == []
+    assert backend.describe().as_dict()["served"] == []
 
 
 def test_a_more_exact_name_of_the_same_model_is_accepted_and_then_held_to(stubs: Any) -> None:
     stub = stubs(Canned(), lambda *_: stubserver.edited(lambda reply: reply.update(model="canned@main")))
     backend = made(stub)
     assert isinstance(one(backend), Generation)
-    assert backend.describe()["model"] == "canned@main"
+    assert backend.describe().as_dict()["model"] == "canned@main"
 
 
 def test_the_key_comes_from_the_environment_and_is_sent(stubs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

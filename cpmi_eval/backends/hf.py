@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import loading, models
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
@@ -133,26 +134,30 @@ class HFBackend:
         """Tokens of trace text that make a good batch for this model and device."""
         return self.limits.batch_tokens
 
-    def describe(self) -> JSON:
-        """Return what a manifest should say about the loaded model."""
-        return {
-            "backend": self.name,
-            **self._identity,
-            "architecture": type(self.model).__name__,
-            "parameters": self.model.num_parameters(),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": models.device_name(self.devices),
-            "attention": self.model.config._attn_implementation,
-            "scorer": self.scorer.name,
-            "generator": self.generator.name,
-            "row_tokens": self.limits.row_tokens,
-            "batch_tokens": self.limits.batch_tokens,
-            "slots": self.limits.slots,
-            "cache_tokens": self.limits.cache_tokens,
-            "max_length": self.limits.max_length,
-            "trie_difference_per_token": self.trie_difference,
-            "branch_difference_per_token": self.branch_difference,
-        }
+    def describe(self) -> ModelDescription:
+        """Return what a manifest should say about the loaded model; one given by hand is called by its class."""
+        return ModelDescription(
+            self.name,
+            self._identity.get("model", type(self.model).__name__),
+            models.device_name(self.devices),
+            sha256=self._identity.get("sha256"),
+            revision=self._identity.get("revision"),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            architecture=type(self.model).__name__,
+            parameters=self.model.num_parameters(),
+            attention=self.model.config._attn_implementation,
+            scorer=self.scorer.name,
+            generator=self.generator.name,
+            row_tokens=self.limits.row_tokens,
+            batch_tokens=self.limits.batch_tokens,
+            slots=self.limits.slots,
+            cache_tokens=self.limits.cache_tokens,
+            max_length=self.limits.max_length,
+            own={
+                "trie_difference_per_token": self.trie_difference,
+                "branch_difference_per_token": self.branch_difference,
+            },
+        )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Run once what ``capabilities`` will run, so that nobody pays for a first call; measure the peak from here."""

@@ -7,15 +7,16 @@ Importing this module costs nothing; lm-eval and what its classes need are impor
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import models
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
-from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
+from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
 if TYPE_CHECKING:
     from cpmi_eval.backends.lm_eval_models import Loaded
@@ -77,28 +78,35 @@ class LMEvalBackend:
         """The torch device of a model in this process, ``None`` for one elsewhere."""
         return self.lm.device if "HFLM" in self.loaded.bases else None
 
-    def describe(self) -> JSON:
+    def describe(self) -> ModelDescription:
         """Return what a manifest should say: class, arguments, weights, versions. No argument holds a secret."""
         lm, device = self.lm, self._device
         model: Any = getattr(lm, "model", None)
         weights = device is not None and hasattr(model, "config")
-        return {
-            "backend": self.name,
-            "model": self.loaded.model or self.loaded.name,
-            "sha256": self.loaded.sha256,
-            "revision": getattr(model.config, "_commit_hash", None) if weights else _revision(self.loaded.passed),
-            "model_class": f"{type(lm).__module__}.{type(lm).__qualname__}",
-            "model_args": {name: _plain(value) for name, value in sorted(self.loaded.passed.items())},
-            "architecture": type(model).__name__ if weights else None,
-            "dtype": str(model.dtype).removeprefix("torch.") if weights else str(self.loaded.passed.get("dtype")),
-            "device": models.device_name([device]) if device is not None else _elsewhere(self.loaded),
-            "attention": getattr(model.config, "_attn_implementation", None) if weights else None,
-            "scorer": f"{self.loaded.name} of lm-eval {_version()}, {'token ids' if self.scorer.by_tokens else 'text'}",
-            "generator": f"{self.loaded.name} of lm-eval {_version()}, seed {self.generator.seeding or 'not taken'}",
-            "max_length": getattr(lm, "max_length", None),
-            "batch_tokens": self.batch_tokens,
-            "lm_eval": _version(),
-        }
+        return ModelDescription(
+            self.name,
+            self.loaded.model or self.loaded.name,
+            models.device_name([device]) if device is not None else _elsewhere(self.loaded),
+            sha256=self.loaded.sha256,
+            revision=getattr(model.config, "_commit_hash", None) if weights else self._passed("revision"),
+            dtype=str(model.dtype).removeprefix("torch.") if weights else self._passed("dtype"),
+            architecture=type(model).__name__ if weights else None,
+            attention=getattr(model.config, "_attn_implementation", None) if weights else None,
+            scorer=f"{self.loaded.name} of lm-eval {_version()}, {'token ids' if self.scorer.by_tokens else 'text'}",
+            generator=f"{self.loaded.name} of lm-eval {_version()}, seed {self.generator.seeding or 'not taken'}",
+            batch_tokens=self.batch_tokens,
+            max_length=getattr(lm, "max_length", None),
+            own={
+                "model_class": f"{type(lm).__module__}.{type(lm).__qualname__}",
+                "model_args": {name: _plain(value) for name, value in sorted(self.loaded.passed.items())},
+                "lm_eval": _version(),
+            },
+        )
+
+    def _passed(self, name: str) -> str | None:
+        """Return an argument of the class as a text, where there is one."""
+        value = self.loaded.passed.get(name)
+        return None if value is None else str(value)
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Make sure that the class offers ``capabilities``, and warm it up; measure the peak from here.
@@ -174,10 +182,6 @@ class LMEvalBackend:
 
 def _version() -> str:
     return importlib.metadata.version("lm_eval")
-
-
-def _revision(passed: Mapping[str, Any]) -> str | None:
-    return None if passed.get("revision") is None else str(passed["revision"])
 
 
 def _elsewhere(loaded: Loaded) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpmi_eval.backends.lm_eval_models import Loaded, PairEncoder, quiet
+from cpmi_eval.backends.lm_eval_models import Loaded, PairEncoder, quiet, redacted
 from cpmi_eval.backends.lm_eval_scoring import CHAT, Asker, instance
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
@@ -208,6 +208,7 @@ class LMEvalGenerator:
         elif cut is not None:
             finish = "stop"
         kept = text if cut is None else text[:cut]
+        kept = kept if self.in_process else redacted(kept)  # a server may repeat the key that it was sent
         return Completion(kept, n_tokens, "length" if finish == "length" else "stop"), n_prompt
 
     def _ended(self, ids: Sequence[int], sampling: Sampling) -> Completion:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from cpmi_eval.backends import loading, models
 from cpmi_eval.engine.encode import Encoded, Encoder
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
+from cpmi_eval.redaction import Redaction
 from cpmi_eval.types import Failure, ScoreRequest
 
 INSTALL = "lm-eval is not installed: pip install 'cpmi-eval[lm-eval]'"
@@ -38,8 +40,7 @@ SECRET = re.compile(
     r"(^|_)(key|apikey|secret|password|authorization|headers?|auth_token|access_token|hf_token)$|^token$"
 )
 SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
-SHORTEST_SECRET = 8
-CREDENTIALS = re.compile(r"^\w+://[^/]*@|[?&](api_?key|key|token|auth)=", re.IGNORECASE)
+CREDENTIALS = re.compile(r"^\w+://[^/]*@|[?&;](api_?key|key|token|auth)=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,12 @@ def told(error: BaseException) -> str:
 
 def redacted(text: str) -> str:
     """Return a text without the keys that the environment holds."""
-    for name, value in os.environ.items():
-        if SECRET_VARIABLE.search(name) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, "***")
-    return text
+    return _redaction(tuple(sorted(value for name, value in os.environ.items() if SECRET_VARIABLE.search(name))))(text)
+
+
+@lru_cache(1)
+def _redaction(secrets: tuple[str, ...]) -> Redaction:
+    return Redaction(secrets)
 
 
 @contextmanager

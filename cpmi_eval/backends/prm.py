@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import loading, models
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
@@ -139,25 +140,27 @@ class PRMBackend:
         """Tokens of trace text that make a good batch for this model and device."""
         return self.limits.batch_tokens
 
-    def describe(self) -> JSON:
-        """Return what a manifest should say about the loaded model."""
+    def describe(self) -> ModelDescription:
+        """Return what a manifest should say about the loaded model; one given by hand is called by its class."""
         from cpmi_eval.prm.specs import as_dict
 
-        return {
-            "backend": self.name,
-            **self._identity,
-            "architecture": type(self.model).__name__,
-            "parameters": self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": models.device_name(self.devices),
-            "attention": self.model.config._attn_implementation,
-            "scorer": self.reader.name,
-            "row_tokens": self.limits.row_tokens,
-            "batch_tokens": self.limits.batch_tokens,
-            "max_length": self.limits.max_length,
-            "trie_difference": self.trie_difference,
-            "spec": as_dict(self.spec),
-        }
+        return ModelDescription(
+            self.name,
+            self._identity.get("model", type(self.model).__name__),
+            models.device_name(self.devices),
+            sha256=self._identity.get("sha256"),
+            revision=self._identity.get("revision"),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            architecture=type(self.model).__name__,
+            parameters=self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
+            attention=self.model.config._attn_implementation,
+            scorer=self.reader.name,
+            row_tokens=self.limits.row_tokens,
+            batch_tokens=self.limits.batch_tokens,
+            max_length=self.limits.max_length,
+            spec=as_dict(self.spec),
+            own={"trie_difference": self.trie_difference},
+        )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Run once what a run will run, so that nobody pays for a first call; measure the peak from here."""

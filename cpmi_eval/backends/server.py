@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cpmi_eval.backends.serving import chat
 from cpmi_eval.backends.serving.config import ServerSettings
 from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import (
@@ -140,13 +141,18 @@ class ServerBackend:
             name = self.settings.key_env or "OPENAI_API_KEY"
             return ModelError(f"{at} wants another key ({failure.message}); it is read from the environment: {name}")
         if fault.status == 404 or failure.kind == "wrong_model":
-            names = ", ".join(str(one.get("id")) for one in self._served[:LISTED_MODELS])
+            names = ", ".join(self._listed())
             return ModelError(
                 f"{at}: {failure.message}; --model must be one that it serves: {names or 'it lists none'}"
             )
         if fault.status is None and failure.kind == "server_error":
             return ModelError(f"no server answers at {at} ({failure.message}); start one, or correct --base_url")
         return ModelError(f"{at} cannot be used: {failure.kind}: {failure.message}")
+
+    def _listed(self) -> list[str]:
+        from cpmi_eval.backends.serving.replies import shown
+
+        return [shown(one.get("id")) for one in self._served[:LISTED_MODELS]]
 
     @property
     def batch_tokens(self) -> int:
@@ -157,32 +163,36 @@ class ServerBackend:
         """Return 0: the model's memory is not this process's."""
         return 0
 
-    def describe(self) -> JSON:
+    def describe(self) -> ModelDescription:
         """Return what a manifest should say: where and what is served, and what the probes found."""
+        from cpmi_eval.backends.serving.replies import shown
+
         own, found = self.settings, self._found
         asked = next((one for one in self._served if one.get("id") == own.model), {})
-        return {
-            "backend": self.name,
-            "model": found.model or own.model,
-            "server": own.base_url,
-            "served": [one.get("id") for one in self._served[:LISTED_MODELS]],
-            "owned_by": asked.get("owned_by"),
-            "device": "server",
-            "scorer": found.scoring.mode if found.scoring else None,
-            "generator": f"server {own.api}",
-            "api": own.api,
-            "dialect": found.dialect,
-            "probes": {
-                "sampling": asdict(found.sampled) if found.sampled else None,
-                "prefill": found.prefill if found.prefill is not None else (False if found.prefill_known else None),
-                "scoring": asdict(found.scoring) if found.scoring else None,
+        return ModelDescription(
+            self.name,
+            found.model or own.model,
+            "server",
+            scorer=found.scoring.mode if found.scoring else None,
+            generator=f"server {own.api}",
+            batch_tokens=self.batch_tokens,
+            own={
+                "server": own.base_url,
+                "served": self._listed(),
+                "owned_by": shown(asked["owned_by"]) if asked.get("owned_by") is not None else None,
+                "api": own.api,
+                "dialect": found.dialect,
+                "probes": {
+                    "sampling": asdict(found.sampled) if found.sampled else None,
+                    "prefill": found.prefill if found.prefill is not None else (False if found.prefill_known else None),
+                    "scoring": asdict(found.scoring) if found.scoring else None,
+                },
+                "bos": own.bos,
+                "concurrency": own.concurrency,
+                "timeout": own.timeout,
+                "retries": own.retries,
             },
-            "bos": own.bos,
-            "concurrency": own.concurrency,
-            "timeout": own.timeout,
-            "retries": own.retries,
-            "batch_tokens": self.batch_tokens,
-        }
+        )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
         """Find out whether the server offers ``capabilities``; asks only what is not known yet.

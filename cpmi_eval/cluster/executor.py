@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from cpmi_eval.cluster.session import Session, Share, connect, share
 from cpmi_eval.cluster.worker import Job, Loaded, Refused, Scores, Started, Worker
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.execution import Batch, Budget, Outcome
-from cpmi_eval.manifest import SAME_MODEL, differences, package_versions
+from cpmi_eval.manifest import differences, model_differences, package_versions
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import JSON, Failure, TraceFailure
 
@@ -95,7 +96,7 @@ class OnWorkers:
 
     # --- from open to close -----------------------------------------------------------------------------------------
 
-    def open(self, meter: Meter) -> JSON | None:
+    def open(self, meter: Meter) -> ModelDescription | None:
         """Start the workers and wait until each has loaded the same model; return its description.
 
         Raises:
@@ -290,7 +291,7 @@ class OnWorkers:
     def _loaded(self, replica: _Replica, loaded: Loaded) -> None:
         """Hold a worker's model to the first one's."""
         first = self._first = self._first or loaded
-        differ = _model_differences(first.model or {}, loaded.model or {})
+        differ = model_differences(first.model, loaded.model)
         if differ or first.batch_tokens != loaded.batch_tokens:
             self._stop = UsageError(
                 f"{replica.name} loaded another model or runs on another device than the first worker "
@@ -368,14 +369,6 @@ def _threads(share: Share) -> int | None:
         return None
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(share.cpus, int(asked)) if asked.isdecimal() and int(asked) else share.cpus
-
-
-def _model_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Say how two descriptions of a model differ, of others beside it too; empty if they do not."""
-    found = [differences(first, other, SAME_MODEL)]
-    others, theirs = first.get("others", {}), other.get("others", {})
-    found += [_model_differences(others.get(role, {}), theirs.get(role, {})) for role in sorted({*others, *theirs})]
-    return "; ".join(filter(None, found))
 
 
 def _reason(error: Exception) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 import cpmi_eval
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.execution import Batch, InProcess
 from cpmi_eval.protocols import BackendOptions
-from cpmi_eval.types import JSON, Gold, Item, Scored, Trace
+from cpmi_eval.types import Gold, Item, Scored, Trace
 
 SAID_AT_MOST = 20  # messages per batch
 
@@ -37,7 +38,7 @@ class Started:
 class Loaded:
     """The model's description as for the manifest, ``None`` where there is none; tokens that make a good batch."""
 
-    model: JSON | None
+    model: ModelDescription | None
     batch_tokens: int | None
 
 

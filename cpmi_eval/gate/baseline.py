@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cpmi_eval.cost import read_tokens
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import DataError, StoreError
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
@@ -148,19 +149,19 @@ def _of_run(run: Run, manifest: JSON) -> Baseline:
         if name in run.parts or several
     }
     return Baseline(
-        identity=_identity(summary, manifest),
+        identity=_identity(summary, run.model, manifest),
         chosen={name: config[name] for name in ("task_args", "subset", "limit")},
         parts={name: Part(trace_set(own), len(own), _tokens(own)) for name, own in by_part(run.records).items()},
         metrics=metrics,
         speed=_speed(run),
-        origin=_origin(summary, manifest),
+        origin=_origin(summary, run.model, manifest),
         traces=tuple(_scores(run, record) for record in run.records),
     )
 
 
-def _identity(summary: JSON, manifest: JSON) -> JSON:
+def _identity(summary: JSON, model: ModelDescription | None, manifest: JSON) -> JSON:
     """Return what two comparable runs have in common. Traces are compared by content, files and weights by hash."""
-    config, model, rule = summary["config"], summary["model"], summary["threshold"]
+    config, rule = summary["config"], summary["threshold"]
     files: JSON = manifest["identity"].get("files", {})
     named = _models(model) if model else set()
     hashed = {
@@ -179,30 +180,26 @@ def _identity(summary: JSON, manifest: JSON) -> JSON:
     if model is None:
         return common
     ran = {name: config[name] for name in ("backend", "model_args", "batch_size", "scorer")}
-    return {**common, **ran, "dtype": model["dtype"], "model": _weights(model)}
+    return {**common, **ran, "dtype": model.dtype, "model": _weights(model)}
 
 
-def _models(model: JSON) -> set[str]:
+def _models(model: ModelDescription) -> set[str]:
     """Return the names, or paths, of a run's models: what weights are compared instead of."""
-    return {model["model"]}.union(*map(_models, model.get("others", {}).values()))
+    return {model.model}.union(*map(_models, model.others.values()))
 
 
-def _weights(model: JSON) -> JSON:
+def _weights(model: ModelDescription) -> JSON:
     """Return which weights ran: by hash where there is one, else by name and revision; those of others beside it."""
-    own = (
-        {"sha256": model["sha256"]}
-        if model.get("sha256")
-        else {"model": model["model"], "revision": model.get("revision")}
-    )
-    others = {role: _weights(one) for role, one in model.get("others", {}).items()}
+    own = {"sha256": model.sha256} if model.sha256 else {"model": model.model, "revision": model.revision}
+    others = {role: _weights(one) for role, one in model.others.items()}
     return {**own, **({"others": others} if others else {})}
 
 
-def _origin(summary: JSON, manifest: JSON) -> JSON:
-    model, machine = summary["model"] or {}, manifest["machine"]
+def _origin(summary: JSON, model: ModelDescription | None, manifest: JSON) -> JSON:
+    machine = manifest["machine"]
     return {
-        "model": model.get("model"),
-        "device": model.get("device"),
+        "model": None if model is None else model.model,
+        "device": None if model is None else model.device,
         "system": machine["platform"].partition("-")[0],  # the whole of it changes with every update of a kernel
         "processor": machine["processor"],
         "versions": summary["versions"],
@@ -350,6 +347,8 @@ def _parsed(whole: _Field) -> Baseline:
     metrics = {name: {key: _metric(one) for key, one in own.entries()} for name, own in whole["metrics"].entries()}
     speed = whole["speed"]
     identity = whole["identity"].object()
+    if identity.get("dtype") == "None":  # as earlier versions wrote one that was not known
+        identity["dtype"] = None
     for name in ("task", "labeler"):
         whole["identity"][name].text()
     traces = tuple(map(_trace, whole["traces"].members()))

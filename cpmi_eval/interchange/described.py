@@ -95,10 +95,9 @@ class Described:
     @property
     def model(self) -> str | None:
         """The model's name, of a local one its own without the folders it lies in; ``None`` where none ran."""
-        model = self.summary["model"]
-        if model is None:
+        if self.run.model is None:
             return None
-        name = str(model["model"])
+        name = self.run.model.model
         local = name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
         return Path(name).name.removesuffix(".gguf") if local else name
 
@@ -159,7 +158,7 @@ class Described:
     def about(self, name: str) -> dict[str, Any]:
         """Return what the metrics of a part or of the mean depend on, as plain values without ``None``."""
         summary = self.summary
-        config, labeler, model = summary["config"], summary["labeler"], summary["model"] or {}
+        config, labeler, model = summary["config"], summary["labeler"], self.run.model
         found = {
             "scorer": config["labeler"],
             "settings": self.settings or None,
@@ -169,9 +168,9 @@ class Described:
             "threshold_value": summary["threshold"]["value"] if self.threshold else None,
             "aggregation": self.aggregation if self.selects else None,
             "model": self.model,
-            "model_revision": model.get("revision"),
-            "model_sha256": model.get("sha256"),
-            "dtype": model.get("dtype"),
+            "model_revision": model and model.revision,
+            "model_sha256": model and model.sha256,
+            "dtype": model and model.dtype,
             "synthetic": bool(summary["synthetic"]),
             "limit": config["limit"],
             **self.counts(name),

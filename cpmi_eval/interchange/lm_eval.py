@@ -185,13 +185,13 @@ def _task_config(run: Described, part: str, name: str) -> JSON:
 def _config(run: Described) -> JSON:
     """Return lm-eval's description of model and execution."""
     summary = run.summary
-    config, model = summary["config"], summary["model"]
+    config, model = summary["config"], run.run.model
     about: JSON = {"scorer": config["labeler"], **run.settings, "threshold": run.threshold}
     known: JSON = {}
     if model is not None:
-        about |= {"pretrained": run.model, "backend": model.get("backend"), "sha256": model.get("sha256")}
-        known = {"model_num_parameters": model.get("parameters"), "model_dtype": model.get("dtype")}
-        known |= {"model_revision": model.get("revision")}
+        about |= {"pretrained": run.model, "backend": model.backend, "sha256": model.sha256}
+        known = {"model_num_parameters": model.parameters, "model_dtype": model.dtype}
+        known |= {"model_revision": model.revision}
     any_interval = any(metric.interval is not None for part in run.parts for metric in run.metrics(part).values())
     return {
         "model": "cpmi-eval",
@@ -199,7 +199,7 @@ def _config(run: Described) -> JSON:
         **{key: value for key, value in known.items() if value is not None},
         "batch_size": str(config["batch_size"]),
         "batch_sizes": [],
-        "device": None if model is None else model.get("device"),
+        "device": None if model is None else model.device,
         "use_cache": None,
         "limit": config["limit"],
         "bootstrap_iters": RESAMPLES if any_interval else 0,

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from cpmi_eval import settings
+from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.monte_carlo import NO_REFERENCE
 from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, summary
 from cpmi_eval.protocols import Capability, LanguageModel
-from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 POSITIVE = 1e-9  # rewards are sums of fractions; rounding is far below this, any true reward far above
 
@@ -65,7 +66,7 @@ class PAV:
         self.native_threshold: float | None = POSITIVE
         self._prover: LanguageModel | None = None
 
-    def load(self, backend: LanguageModel | None) -> JSON:
+    def load(self, backend: LanguageModel | None) -> dict[str, ModelDescription]:
         """Load the prover if it is another model than the run's."""
         if backend is None or self.prover is None:
             return {}

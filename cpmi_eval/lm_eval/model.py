@@ -113,7 +113,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
                 think_end_token=think_end_token,
             )
         self.facts = backend.describe()
-        self.pretrained = str(self.facts.get("model", type(backend.model).__name__))
+        self.pretrained = self.facts.model
         self.tokens = Tokens()
         self.limits = budgets(backend.limits, batch, max_batch_size, self.max_length, args)
         self.scorer = TrieScorer(backend.model, self.limits)
@@ -130,8 +130,8 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         return {
             "model_num_parameters": self.model.num_parameters(),
             "model_dtype": self.model.dtype,
-            "model_revision": self.facts.get("revision") or "",
-            "model_sha": self.facts.get("sha256") or self.facts.get("revision") or "",
+            "model_revision": self.facts.revision or "",
+            "model_sha": self.facts.version,
             "row_tokens": self.limits.row_tokens,
             "batch_tokens": self.limits.batch_tokens,
             "slots": self.limits.slots,

@@ -137,7 +137,7 @@ class Comparisons:
                     "labeler": run.summary["labeler"]["name"],
                     "labeler_args": run.summary["config"].get("labeler_args", {}),
                     "uses_reference": run.summary["labeler"]["uses_reference"],
-                    "model": None if run.summary["model"] is None else run.summary["model"]["model"],
+                    "model": None if run.model is None else run.model.model,
                     "threshold": run.summary["threshold"],
                     "left_out": left_out,
                 }

@@ -87,8 +87,7 @@ def _labeler(run: Run) -> str:
 
 
 def _model(run: Run) -> str:
-    model = run.summary["model"]
-    return "–" if model is None else str(model["model"])
+    return "–" if run.model is None else run.model.model
 
 
 def _threshold(run: Run) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cpmi_eval.description import ModelDescription
+from cpmi_eval.description import read as read_model
 from cpmi_eval.reports import best_of_n
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
@@ -102,16 +105,13 @@ def _failures(summary: JSON, rows: Sequence[JSON]) -> Iterator[Any]:
 
 def _basis(summary: JSON, path: str) -> Iterator[Text]:
     """Yield the lines that say what the numbers depend on."""
-    config, model, rule = summary["config"], summary["model"], summary["threshold"]
+    config, rule = summary["config"], summary["threshold"]
     facts = {
         "labeler": " ".join(filter(None, [config["labeler"], fmt.settings(config["labeler_args"])]))
         + (" – uses the reference answer" if summary["labeler"]["uses_reference"] else ""),
         "threshold": "" if summary.get("selects") else _rule(rule),
         **best_of_n.facts(summary),
-        "model": "none"
-        if model is None
-        else f"{model['model']} {(model.get('sha256') or model.get('revision') or '')[:12]}, {model['dtype']}, "
-        f"{model['device']}, scorer {model['scorer']}",
+        "model": _model(read_model(summary["model"], Path(path) / "results.json")),
         "data": "; ".join(_source(one) for one in summary["data"]),
         "labels": _annotated(summary["coverage"]),
         "answers": _references(summary["coverage"]),
@@ -121,6 +121,14 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
     for name, text in facts.items():
         if text:
             yield _fact(name, text)
+
+
+def _model(model: ModelDescription | None) -> str:
+    if model is None:
+        return "none"
+    name = " ".join(filter(None, [model.model, model.version[:12]]))
+    scorer = model.scorer and f"scorer {model.scorer}"
+    return ", ".join(filter(None, [name, model.dtype, model.device, scorer]))
 
 
 def _rule(rule: JSON) -> str:

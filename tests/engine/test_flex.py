@@ -71,7 +71,7 @@ def test_flex_attention_equals_sdpa(name):
     expected = HFBackend(tinymodels.model(name), tinymodels.tokenizer()).loglikelihood(REQUESTS)
     with torch.compiler.set_stance("force_eager"):
         flex = HFBackend(tinymodels.model(name, attention="flex_attention"), tinymodels.tokenizer())
-        assert flex.describe()["attention"] == "flex_attention"
+        assert flex.describe().attention == "flex_attention"
         got = flex.loglikelihood(REQUESTS)
         flex.limits = flex.scorer.reader.limits = replace(flex.limits, batch_tokens=40)
         chunked = flex.loglikelihood(REQUESTS)

@@ -101,7 +101,7 @@ def test_bfloat16_is_served_and_near_enough_to_be_trusted():
     one = backend("llama", dtype=torch.bfloat16)
     made = one.generate(PROMPTS, WAYS["nucleus"], SEEDS)
     assert all(len(result.completions) == 3 for result in made)
-    assert 0 < one.describe()["branch_difference_per_token"] < 0.25
+    assert 0 < one.describe().as_dict()["branch_difference_per_token"] < 0.25
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
@@ -334,7 +334,7 @@ def test_other_models_generate_through_transformers(name):
     assert all(len(result.completions) == 3 for result in made)
     (alone,) = one.generate(PROMPTS[1:2], WAYS["nucleus"], [SEEDS[1][:1]])
     assert texts(alone)[0] == texts(made[1])[0]
-    assert one.describe()["generator"] == "plain"
+    assert one.describe().as_dict()["generator"] == "plain"
 
 
 @pytest.mark.parametrize("scorer", ["trie", "pairwise"])
@@ -475,7 +475,7 @@ def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_branches_are_within_rounding_of_plain_passes(name):
     assert distrust(backend(name, dtype=torch.float64).generator) < 1e-6
-    assert backend(name).describe()["generator"] == "shared"
+    assert backend(name).describe().as_dict()["generator"] == "shared"
 
 
 @pytest.mark.parametrize("noise", [0.5, float("nan")])
@@ -498,9 +498,9 @@ def test_a_model_that_hands_its_attention_nothing_is_refused(monkeypatch):
 
 def test_the_model_attends_as_before_once_rollouts_are_drawn():
     one = backend("gemma2")
-    before = one.describe()["attention"]
+    before = one.describe().as_dict()["attention"]
     one.generate(PROMPTS, WAYS["pure"], SEEDS)
-    assert one.describe()["attention"] == before
+    assert one.describe().as_dict()["attention"] == before
 
 
 # --- the rest of a backend ------------------------------------------------------------------------------------------
@@ -536,7 +536,7 @@ def test_another_model_is_loaded_with_the_same_settings(tmp_path):
     first, second = tinymodels.save(tmp_path / "a"), tinymodels.save(tmp_path / "b", "qwen2")
     options = BackendOptions(str(first), {"row_tokens": 96, "slots": 5}, dtype="float64", device="cpu")
     other = HFBackend.open(options).another(str(second))
-    facts = other.describe()
+    facts = other.describe().as_dict()
     assert facts["architecture"] == "Qwen2ForCausalLM"
     assert (facts["dtype"], facts["row_tokens"], facts["slots"]) == ("float64", 96, 5)
     with pytest.raises(ModelError, match="given to it"):
@@ -556,9 +556,9 @@ def test_getting_ready_measures_peak_memory_from_there():
 def test_getting_ready_measures_whether_branches_can_be_trusted():
     one = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer())
     one.prepare(frozenset({"loglikelihood"}))
-    assert one.describe()["branch_difference_per_token"] is None
+    assert one.describe().as_dict()["branch_difference_per_token"] is None
     one.prepare(frozenset({"generate"}))
-    assert one.describe()["branch_difference_per_token"] < 1e-4
+    assert one.describe().as_dict()["branch_difference_per_token"] < 1e-4
 
 
 @pytest.mark.parametrize("scorer", ["trie", "pairwise"])

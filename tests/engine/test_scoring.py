@@ -426,7 +426,7 @@ def test_truncated_requests_mix_with_whole_ones_and_both_scorers_agree():
 
 
 def test_describe_names_what_a_manifest_needs():
-    facts = backend("llama").describe()
+    facts = backend("llama").describe().as_dict()
     assert facts["dtype"] == "float64"
     assert facts["device"] == "cpu"
     assert facts["scorer"] == "trie"

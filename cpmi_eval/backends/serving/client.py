@@ -1,9 +1,9 @@
-"""One request to a server: attempts, waits between them, one deadline over all, and no key in any message."""
+"""One request to a server: attempts, waits between them, and one deadline over all."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,13 +15,16 @@ from typing import Any
 import openai
 import tenacity
 
-from cpmi_eval.backends.serving.config import NO_KEY, ServerSettings
+from cpmi_eval.backends.serving import door
+from cpmi_eval.backends.serving.config import ServerSettings
 from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.backends.serving.replies import is_too_long, shown
+from cpmi_eval.backends.serving.replies import check_counts, is_too_long, shown
+from cpmi_eval.redaction import Redaction
 from cpmi_eval.types import JSON
 
 FIRST_WAIT, LONGEST_WAIT, JITTER = 0.5, 30.0, 0.5  # seconds
 TRY_AGAIN = (408, 409, 429)  # and whatever is 500 or more
+_REPLY = "cpmi_eval_reply"
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -44,13 +47,20 @@ class Client:
     def __init__(self, own: ServerSettings, key: str, sleep: Sleep, clock: Callable[[], float]) -> None:
         """Keep the settings; no connection is made yet."""
         self._settings = own
-        self._key = key
+        self._hide = Redaction([key])
         self._sleep = sleep
         self._clock = clock
         # Redirects are refused: they would take the key elsewhere. So plain HTTP stays plain and needs no certificates.
-        http = openai.DefaultAsyncHttpxClient(verify=own.base_url.startswith("https:"), follow_redirects=False)
+        http = openai.DefaultAsyncHttpxClient(
+            verify=own.base_url.startswith("https:"), follow_redirects=False, event_hooks={"response": [self._arrived]}
+        )
         self._openai = openai.AsyncOpenAI(
-            api_key=key, base_url=own.base_url, timeout=own.timeout, max_retries=0, http_client=http
+            api_key=key,
+            base_url=own.base_url,
+            timeout=own.timeout,
+            max_retries=0,
+            http_client=http,
+            default_headers={"Accept-Encoding": "identity"},
         )
 
     async def __aenter__(self) -> Client:
@@ -62,24 +72,27 @@ class Client:
         await self._openai.close()
 
     async def send(self, request: Request, retries: int | None = None) -> JSON:
-        """Return the body of the reply, a JSON object; nothing of what it says has been checked.
+        """Return the body of the reply, a JSON object without secrets; of what it says only the counts are checked.
 
         Args:
             request: what to ask.
             retries: further attempts; by default those of the settings.
 
         Raises:
-            RequestError: ``server_error``, ``timeout``, ``bad_response`` or ``too_long``, once no attempt is left.
+            RequestError: ``server_error``, ``timeout``, ``bad_response``, ``non_finite``, ``no_usage`` or ``too_long``,
+                once no attempt is left.
         """
         if request.api == "chat":
-            create: Any = self._openai.chat.completions.with_raw_response.create
+            create: Any = self._openai.chat.completions.with_streaming_response.create
         else:
-            create = self._openai.completions.with_raw_response.create
-        return await self._persist(lambda: create(**request.fields, extra_body=request.extra or None), retries)
+            create = self._openai.completions.with_streaming_response.create
+        reply = await self._persist(lambda: create(**request.fields, extra_body=request.extra or None), retries)
+        check_counts(reply, request.fields)
+        return reply
 
     async def models(self) -> JSON:
         """Return what the server says it serves; raises as :meth:`send`."""
-        return await self._persist(self._openai.models.with_raw_response.list, None)
+        return await self._persist(self._openai.models.with_streaming_response.list, None)
 
     async def _persist(self, call: Callable[[], Any], retries: int | None) -> JSON:
         """Attempt a call until it succeeds, cannot, or the deadline is reached."""
@@ -102,43 +115,44 @@ class Client:
     async def _attempt(self, call: Callable[[], Any], deadline: float) -> JSON:
         seconds = f"{self._settings.timeout:g} seconds"
         try:
-            async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
-                raw = await call()
+            async with asyncio.timeout(max(deadline - self._clock(), 0.0)), call() as reply:
+                found: JSON = reply.http_response.extensions[_REPLY]
+                return found
         except (TimeoutError, openai.APITimeoutError):
             fault = RequestError("timeout", f"no whole reply within {seconds}; model_args timeout=SECONDS allows more")
-        except openai.APIStatusError as error:
-            fault = self._refused(error)
+        except RequestError as error:
+            fault = error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            fault = RequestError("server_error", self._clean(f"{type(cause).__name__}: {cause}"), transient=True)
-        else:
-            return self._read(raw.http_response.content)
+            lost = f"{type(cause).__name__}: {shown(self._hide(str(cause)))}"
+            fault = cause if isinstance(cause, RequestError) else RequestError("server_error", lost, transient=True)
         raise fault from None  # the client's own errors carry requests, whose headers hold the key
 
-    def _refused(self, error: openai.APIStatusError) -> RequestError:
+    async def _arrived(self, response: Any) -> None:
+        """Read a response before the client does, which would keep all that comes; what it says goes along with it.
+
+        Raises:
+            RequestError: it is no answer.
+        """
+        body = await door.body_of(response)
+        if not response.is_success:
+            raise self._refused(response.status_code, body, response.headers.get("retry-after"))
+        response.extensions[_REPLY] = door.object_of(body, self._hide)
+
+    def _refused(self, status: int, body: bytes, wait: str | None) -> RequestError:
         """Return the failure that an HTTP status makes."""
-        status, body = error.status_code, error.body
-        message = body.get("message") or body.get("detail") or body if isinstance(body, dict) else body
-        text = self._clean(str(message or error.message))
-        if is_too_long(text):
-            return RequestError("too_long", shown(text), status)
-        wait = retry_after(error.response.headers.get("retry-after"))
-        transient = status in TRY_AGAIN or status >= 500
-        return RequestError("server_error", f"HTTP {status}: {shown(text)}", status, transient, wait)
-
-    def _read(self, content: bytes) -> JSON:
         try:
-            reply = json.loads(content)
-        except ValueError:
-            start = self._clean(content[:100].decode("utf-8", errors="replace"))
-            raise RequestError("bad_response", f"the reply is not JSON: {shown(start) or 'empty'}") from None
-        if not isinstance(reply, dict):
-            raise RequestError("bad_response", f"the reply is not a JSON object: {self._clean(shown(reply))}")
-        return reply
-
-    def _clean(self, text: str) -> str:
-        """Return a text without the key, which a server may repeat."""
-        return text if self._key == NO_KEY else text.replace(self._key, "***")
+            said = door.value_of(body, self._hide)
+        except RequestError:
+            said = door.text_of(body, self._hide)
+        said = said.get("error", said) if isinstance(said, dict) else said
+        said = said.get("message") or said.get("detail") or said if isinstance(said, dict) else said
+        text = shown(said)
+        if is_too_long(text):
+            return RequestError("too_long", text, status)
+        transient = status in TRY_AGAIN or status >= 500
+        message = f"HTTP {status}: {text or 'no reason is given'}"
+        return RequestError("server_error", message, status, transient, retry_after(wait))
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
@@ -155,8 +169,9 @@ def retry_after(header: str | None) -> float | None:
     if header is None:
         return None
     with suppress(ValueError):
-        return max(float(header), 0.0)
-    with suppress(ValueError, TypeError):
+        seconds = float(header)
+        return None if math.isnan(seconds) else max(seconds, 0.0)
+    with suppress(ValueError, TypeError, OverflowError):  # such as the year 10000
         until = parsedate_to_datetime(header)
         return max((until - datetime.now(UTC)).total_seconds(), 0.0)
     return None

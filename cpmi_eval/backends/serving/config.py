@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cpmi_eval import settings
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
+from cpmi_eval.redaction import Redaction
 
 ARGS = ("base_url", "api", "concurrency", "timeout", "retries", "give_up", "key_env", "extra", "bos")
 APIS = ("completions", "chat")
@@ -17,6 +18,10 @@ EXTRAS = ("auto", "vllm", "sglang", "llama.cpp", "transformers", "none")
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 NO_KEY = "none"  # what the client sends where the environment holds no key; local servers want none
 _SECRET = re.compile(r"key|token|secret|password|auth|header", re.IGNORECASE)
+_KEY = re.compile(r"[!-~]+")
+_SECRET_IN_URL = re.compile(  # also the beginnings of some providers' keys
+    r"@|;|(key|token|secret|password)=|(?<![A-Za-z0-9])(sk-|hf_|gsk_|xai-|ghp_|AIza)[A-Za-z0-9]", re.IGNORECASE
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -88,13 +93,24 @@ class ServerSettings:
         """Return the key from the environment, or :data:`NO_KEY`.
 
         Raises:
-            UsageError: ``key_env`` names a variable that is not set.
+            UsageError: ``key_env`` names a variable that is not set; what it holds is no key; or a setting repeats it.
         """
-        if self.key_env is None:
-            return os.environ.get(DEFAULT_KEY_ENV) or NO_KEY
-        key = os.environ.get(self.key_env)
+        name = self.key_env or DEFAULT_KEY_ENV
+        key = os.environ.get(name) or ("" if self.key_env else NO_KEY)
         if not key:
-            raise UsageError(f"key_env={self.key_env}: this environment variable is not set")
+            raise UsageError(f"key_env={name}: this environment variable is not set")
+        if not _KEY.fullmatch(key):
+            raise UsageError(
+                f"the environment variable {name} holds no key: keys consist of ASCII characters without white space; "
+                "is it quoted, or a placeholder?"
+            )
+        hide = Redaction([key])
+        for setting in ("model", "base_url", "bos"):
+            if hide(getattr(self, setting)) != getattr(self, setting):
+                raise UsageError(
+                    f"{setting} repeats the key that {name} holds, or a part of it, and settings are written to disk: "
+                    "leave it out; the key is sent as a header"
+                )
         return key
 
 
@@ -122,16 +138,16 @@ def clean_url(url: object) -> str:
     example = "such as --base_url http://127.0.0.1:8000/v1"
     if not isinstance(url, str) or not url:
         raise UsageError(f"the server backend needs the root of the API, {example}")
+    if _SECRET_IN_URL.search(unquote(url)):
+        raise UsageError(
+            f"base_url carries what may be a user name, a password or a key, which would be written to disk; leave it "
+            f"out ({example}): the key comes from {DEFAULT_KEY_ENV} in the environment"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise UsageError(f"base_url is not a URL; it should look {example}") from None
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise UsageError(
-            f"base_url carries a user name or password for {parts.hostname}: leave them out; "
-            f"the key comes from {DEFAULT_KEY_ENV} in the environment"
-        )
     if parts.query or parts.fragment:
         raise UsageError(f"base_url must end with the path ({example}); what follows '?' or '#' is not taken")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:

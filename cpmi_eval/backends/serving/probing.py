@@ -19,7 +19,17 @@ from cpmi_eval.backends.serving.alignment import align
 from cpmi_eval.backends.serving.client import Request
 from cpmi_eval.backends.serving.config import ServerSettings
 from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.backends.serving.replies import Listed, choice_of, listed, listed_prompt, shown, total, usage_of, written
+from cpmi_eval.backends.serving.replies import (
+    Listed,
+    choice_of,
+    listed,
+    listed_prompt,
+    quoted,
+    shown,
+    total,
+    usage_of,
+    written,
+)
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import JSON, Failure, Sampling
 
@@ -30,6 +40,7 @@ SEEDS = (1, 2, 1, 3, 1, 4)  # those of the sampling probe: the first comes three
 TOLERANCE = 0.25  # nats between two ways to the same log-probability; the wrong token's is off by far more
 MODES = ("echo", "prompt_logprobs")
 MISPLACED = "those of prompts belong to other tokens"
+LONGEST_NAME = 500  # characters
 CONTINUE: JSON = {"continue_final_message": True, "add_generation_prompt": False}
 
 Ask: TypeAlias = Callable[[Request], JSON]
@@ -79,12 +90,12 @@ def answer(own: ServerSettings, reply: JSON) -> str | None:
     name = reply.get("model")
     if name is None:
         return None
-    same = str(name) == own.model or str(name).startswith((f"{own.model}@", f"{own.model}-", f"{own.model}:"))
-    if not same:
+    exact = (f"{own.model}@", f"{own.model}-", f"{own.model}:")
+    if not isinstance(name, str) or (name != own.model and not name.startswith(exact)) or len(name) > LONGEST_NAME:
         raise RequestError(
-            "wrong_model", f"asked for {own.model!r}, it answers as {name!r}; if that is the one, name it so"
+            "wrong_model", f"asked for {own.model!r}, it answers as {quoted(name)}; if that is the one, name it so"
         )
-    return str(name)
+    return name
 
 
 def dialect(own: ServerSettings, owner: object, ask: Ask) -> str:
@@ -215,10 +226,12 @@ def _compare(found: Listed, made: Listed, text: str, spoken: str, counted: int, 
             break
         if abs(total([value]) - total([expected])) > TOLERANCE:
             numbers = f"{value:.3f} when it is read and {expected:.3f} when it is generated"
-            raise RequestError("unaligned", f"{token!r} has log-probability {numbers}: {MISPLACED}")
+            raise RequestError("unaligned", f"{quoted(token)} has log-probability {numbers}: {MISPLACED}")
         compared += 1
     if not compared:
-        raise RequestError("unaligned", f"{spoken!r} is cut into other tokens when it is read than when generated")
+        raise RequestError(
+            "unaligned", f"{quoted(spoken)} is cut into other tokens when it is read than when generated"
+        )
     return unlisted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from cpmi_eval.backends.serving.faults import RequestError
 from cpmi_eval.types import JSON, Tokens
 
 SHOWN_CHARACTERS = 200
+MORE_TOKENS = 1  # than asked for: some servers count the end of the text, too
+TEMPLATE_TOKENS = 65_536  # that a chat template may add to a prompt
 TOO_LONG = ("context length", "context window", "context size", "maximum context", "too long", "exceeds the available")
 FINISHES: dict[str, Literal["stop", "length"]] = {
     "stop": "stop",
@@ -57,9 +60,16 @@ class Listed:
     generated: int
 
 
+def quoted(value: object) -> str:
+    """Return the representation of a value, shortened where it is long or deep."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = SHOWN_CHARACTERS
+    return brief.repr(value)
+
+
 def shown(value: object) -> str:
     """Return a value in few words, for a message."""
-    text = " ".join(str(value).split())
+    text = " ".join((value if isinstance(value, str) else quoted(value))[: 10 * SHOWN_CHARACTERS].split())
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
@@ -85,11 +95,34 @@ def choice_of(reply: JSON, model: str | None) -> JSON:
             "too_long" if is_too_long(str(message)) else "server_error", f"an error with 200: {shown(message)}"
         )
     if model is not None and reply.get("model") != model:
-        raise RequestError("wrong_model", f"{reply.get('model')!r} answered where {model!r} was asked")
+        raise RequestError("wrong_model", f"{quoted(reply.get('model'))} answered where {model!r} was asked")
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise RequestError("bad_response", f"a reply without choices: {shown(reply)}")
     return choices[0]
+
+
+def check_counts(reply: JSON, asked: JSON) -> None:
+    """Refuse a reply that counts more tokens than the request can have taken: they would be booked as its cost.
+
+    Args:
+        reply: the body.
+        asked: the fields of the request: ``max_tokens``, and ``prompt`` or ``messages``.
+
+    Raises:
+        RequestError: it counts a longer completion than was allowed, or a prompt of more tokens than it has bytes.
+    """
+    usage = reply.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    texts = [asked["prompt"]] if "prompt" in asked else [one["content"] for one in asked["messages"]]
+    most = {
+        "prompt_tokens": sum(len(text.encode()) for text in texts) + TEMPLATE_TOKENS,
+        "completion_tokens": asked["max_tokens"] + MORE_TOKENS,
+    }
+    for name, limit in most.items():
+        count = counts.get(name)
+        if isinstance(count, int) and count > limit:
+            raise RequestError("no_usage", f"the reply counts {count} {name}, of at most {limit}, which cannot be")
 
 
 def usage_of(reply: JSON) -> Usage:
@@ -120,7 +153,7 @@ def written(reply: JSON, model: str | None, stop: Sequence[str] = ()) -> Written
     text = _text(choice)
     finish = FINISHES.get(str(choice.get("finish_reason")))
     if finish is None:
-        raise RequestError("bad_response", f"a completion that finished with {choice.get('finish_reason')!r}")
+        raise RequestError("bad_response", f"a completion that finished with {quoted(choice.get('finish_reason'))}")
     if text and usage.completion == 0:
         raise RequestError("no_usage", f"the reply counts 0 tokens for a completion of {len(text)} characters")
     ends = [at for at in (text.find(one) for one in stop) if at >= 0]

@@ -158,10 +158,9 @@ def _run(run: Run, name: str, sets: dict[str, tuple[int, TraceSet]]) -> JSON:
 def facts(run: Run) -> list[list[str]]:
     """Return what a run was and what it cost, as pairs of a name and a text."""
     summary = run.summary
-    config, cost, model = summary["config"], summary["cost"], summary["model"]
+    config, cost, model = summary["config"], summary["cost"], run.model
     wall, tokens = cost["wall_seconds"], cost["tokens"]
-    weights = (model or {}).get("sha256") or (model or {}).get("revision") or ""
-    words = [] if model is None else [portable(model["model"]), weights[:12], model["dtype"], model["device"]]
+    words = [] if model is None else [portable(model.model), model.version[:12], model.dtype, model.device]
     phases = " + ".join(
         f"{name.replace('_', ' ')} {fmt.seconds(value)}" for name, value in wall.items() if name != "total"
     )
