@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -275,17 +276,18 @@ def test_progress_is_drawn_on_a_terminal_and_never_on_stdout() -> None:
         [*PROGRAM, *RANDOM, "--json"], env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=slave
     ) as process:
         os.close(slave)
-        assert process.stdout is not None
-        out = process.stdout.read()
-    drawn = b""
-    try:
-        while chunk := os.read(master, 4096):
-            drawn += chunk
-    except OSError:
-        pass  # how Linux says that the other end is closed
+        drawn = b""
+        with ThreadPoolExecutor(1) as pool:
+            assert process.stdout is not None
+            out = pool.submit(process.stdout.read)
+            try:
+                while chunk := os.read(master, 4096):
+                    drawn += chunk
+            except OSError:
+                pass  # how Linux says that the other end is closed
     os.close(master)
-    json.loads(out)
-    assert b"\x1b" not in out
+    json.loads(out.result())
+    assert b"\x1b" not in out.result()
     assert b"scoring" in drawn
 
 

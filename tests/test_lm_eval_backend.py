@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
@@ -81,7 +82,7 @@ def same(theirs: LogProb | Failure, ours: LogProb | Failure) -> None:
     if isinstance(theirs, Failure) and isinstance(ours, Failure):
         assert theirs.kind == ours.kind
     elif isinstance(theirs, LogProb) and isinstance(ours, LogProb):
-        assert ours.total == pytest.approx(theirs.total, abs=1e-4)
+        assert ours.total == pytest.approx(theirs.total, abs=5e-4)  # a sum over tokens, in float32
         assert ours.n_tokens == theirs.n_tokens
         assert ours.tokens == Tokens(theirs.tokens.requested, theirs.tokens.requested)
 
@@ -703,6 +704,7 @@ def test_keys_are_told_to_nobody(
     stub.tamper = lambda asked, answer: (200, {**answer, "choices": [{"index": 0, "text": f"it is {key[4:]}"}]})
     made += backend.generate(["a"], SAMPLED, [[1]])
     assert isinstance(made[-1], Generation) and made[-1].completions[0].text == "it is ***"
+    gc.collect()  # asyncio logs the exceptions of tasks that nobody asked for
     assert caplog.text
     assert key not in caplog.text + repr(made) + str(caught.value) + json.dumps(backend.describe().as_dict())
 

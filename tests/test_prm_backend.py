@@ -375,6 +375,7 @@ def test_a_whole_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "trl",
         config={"architectures": ["LlamaForTokenClassification"], "max_position_embeddings": 4096},
     )
+    capfd.readouterr()  # training the tokenizer of these tests prints
     done = cpmi_eval.evaluate(
         "prm",
         "synthetic",

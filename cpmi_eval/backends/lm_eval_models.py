@@ -168,6 +168,8 @@ def quiet() -> Iterator[None]:
     theirs = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("lm_eval")]
     for logger in theirs:
         logger.addFilter(_redact)
+    # For good: asyncio logs a request that failed unseen, headers and all, whenever it is collected as garbage.
+    logging.getLogger("asyncio").addFilter(_redact)
     tqdm.__init__ = silent
     try:
         with redirect_stdout(sys.stderr):
@@ -180,6 +182,9 @@ def quiet() -> Iterator[None]:
 
 def _redact(record: logging.LogRecord) -> bool:
     record.msg, record.args = redacted(record.getMessage()), None
+    if record.exc_info:
+        record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        record.exc_info = None
     return True
 
 
