@@ -32,6 +32,7 @@ gate: $(VENV)/.demo
 	$(BIN)/cpmi-eval check build/gate --baseline tests/baselines/synthetic-cpmi.json --tolerance speed=off $(GATE)
 
 bench: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python benchmarks/host.py --score
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/rollouts.py
 	$(BIN)/python benchmarks/prm.py

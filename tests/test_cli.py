@@ -500,6 +500,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "cost": {
             "wall_seconds": {"load_data": 1.2, "load_model": 8.8, "score": 3661.0, "total": 3671.0},
             "tokens": {"requested": 98_765_432, "computed": 9_876_543, "generated": 12_345},
+            "waited_seconds": 36.6,
             "peak_memory_bytes": 15_600_000_000,
             "sessions": 2,
         },

@@ -49,7 +49,7 @@ def test_scores_and_completions_are_those_of_one_device(folder, tmp_path, how, s
     ).eval()
     assert any(weight.device.type == "meta" for weight in spread.parameters())
     one = HFBackend(spread.eval(), tinymodels.tokenizer(), scorer=scorer, args={"row_tokens": 32})
-    assert (one.describe()["device"], one.describe()["generator"]) == ("cpu", "plain")
+    assert (one.describe().device, one.describe().generator) == ("cpu", "plain")
     got = [result.total for result in one.loglikelihood(REQUESTS)]
     assert got == pytest.approx([result.total for result in whole.loglikelihood(REQUESTS)], abs=1e-5)
     how_many = Sampling(max_new_tokens=6, temperature=0.0)
@@ -61,7 +61,7 @@ def test_scores_and_completions_are_those_of_one_device(folder, tmp_path, how, s
 def test_device_map_auto_loads_through_accelerate(folder):
     """Which puts all of it on one device where it fits; its branches are then decoded as ever."""
     one, expected = opened(folder, device_map="auto"), opened(folder)
-    assert one.describe()["generator"] == expected.describe()["generator"] == "shared"
+    assert one.describe().generator == expected.describe().generator == "shared"
     assert [r.total for r in one.loglikelihood(REQUESTS)] == pytest.approx(
         [r.total for r in expected.loglikelihood(REQUESTS)], abs=1e-5
     )

@@ -85,7 +85,7 @@ class PackedForward:
         """Read the model's decoder, head and mask conventions.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
+            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
         """
         config = model.config.get_text_config()
         layers = set(getattr(config, "layer_types", None) or ())

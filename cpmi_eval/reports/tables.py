@@ -76,6 +76,9 @@ def _cost(summary: JSON) -> Iterator[Text]:
     yield _fact(
         "wall time", f"{fmt.seconds(wall['total'])} = scoring {fmt.seconds(scoring)} + loading {loading}{sessions}"
     )
+    if scoring and cost.get("waited_seconds") is not None:
+        waited = cost["waited_seconds"]
+        yield _fact("device", f"waited {fmt.seconds(waited)} of scoring for the host ({waited / scoring:.0%})")
     if "workers" in cost:
         lost = f"; {cost['worker_restarts']} lost, {cost['retried_batches']} batches given out again"
         yield _fact("workers", f"{cost['workers']}{lost if cost['worker_restarts'] else ''}")
