@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import tinymodels
@@ -11,8 +12,8 @@ import yaml
 
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.errors import UnknownNameError, UsageError
-from cpmi_eval.labelers.cpmi import CPMI, TEMPLATES, contexts
-from cpmi_eval.types import Completion, Failure, Generation, LogProb, StepScores, Tokens, Trace, TraceFailure
+from cpmi_eval.labelers.cpmi import CPMI, TEMPLATES, compared, contexts
+from cpmi_eval.types import Completion, Failure, Generation, LogProb, StepScores, Text, Tokens, Trace, TraceFailure
 
 TRACE = Trace("t1", "What is 5 + 7?", ("Add: 5 + 7.", "That is 12."), "12", "p1")
 
@@ -139,10 +140,22 @@ def test_chat_puts_the_template_in_the_user_turn_and_the_steps_in_the_assistants
     assert {r.context.split("<assistant>")[1] for r in stub.asked} == {"", "Add: 5 + 7.\n\n", "That is 12.\n\n"}
 
 
-def test_loo_and_prefix_have_one_context_more_than_steps():
-    assert contexts("loo", 3).steps == ((0, 1, 2), (1, 2), (0, 2), (0, 1))
-    assert contexts("prefix", 3).steps == ((), (0,), (0, 1), (0, 1, 2))
-    assert contexts("marginal", 3).pairs == ((1, 0), (2, 0), (3, 0))
+def test_contexts_and_what_is_compared_are_as_the_formulas_say():
+    def made(variant: str) -> list[str]:
+        return [str(one) for one in contexts(variant, Text("q"), ["1", "2", "3"])]
+
+    assert made("loo") == ["q123", "q23", "q13", "q12"]
+    assert made("prefix") == ["q", "q1", "q12", "q123"]
+    assert made("marginal") == ["q", "q1", "q2", "q3"]
+    assert compared("loo", 3) == [(0, 1), (0, 2), (0, 3)]
+    assert compared("prefix", 3) == [(1, 0), (2, 1), (3, 2)]
+    assert compared("marginal", 3) == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_each_prefix_of_a_chain_adds_one_piece_to_the_one_before():
+    chain = list(contexts("prefix", Text("q"), ["s"] * 20_000))
+    assert all(one.before is before for before, one in pairwise(chain))
+    assert len(chain[-1]) == 20_001
 
 
 def test_sampled_negatives_come_first_and_rules_fill_up():

@@ -8,8 +8,9 @@ places are used:
     space     before a single space between two printable ASCII characters
 
 A kind is used where nothing in the vocabulary spans it, and where everything that comes before the merges (normalizer,
-added tokens, pre-tokenizer) is of a sort that decides such places by the characters beside them. Whatever is not known
-to be of that sort is tokenized whole: slower, never different. The right side is tokenized behind the character before
+added tokens, pre-tokenizer) is of a sort that decides such places by the characters beside them; of a pre-tokenizer it
+is also tried with characters of all sorts. Whatever is not known to be of that sort is tokenized whole: slower, never
+different. The right side is tokenized behind the character before
 the cut, which is dropped again, so that nothing that belongs to the beginning of a text is put there.
 """
 
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, pairwise
 from typing import Any, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["newline", "space"]
@@ -28,18 +31,26 @@ _SPANNED: Mapping[Kind, re.Pattern[str]] = {
     "newline": re.compile("[\nĊ][^\n\r\t\x00 ĊčĉĠ▁]"),
     "space": re.compile("[!-~][ Ġ▁]"),
 }
+_MARKS: Mapping[Kind, str] = {"newline": "\n", "space": " "}
+# What stands beside a cut, as byte-level vocabularies write it; of Chinese, Japanese and Korean the first bytes.
+_ALPHABET = [*map(chr, range(ord("!"), ord("~") + 1)), "Ġ", "Ċ", *map(chr, range(0xE3, 0xEE))]
 _SOLID = "!-~\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
+_IN_ADDED: Mapping[Kind, re.Pattern[str]] = {"newline": re.compile("\n[^\n\r\t ]"), "space": re.compile("[!-~] ")}
 _IN_TEXT: Mapping[Kind, re.Pattern[str]] = {
     "newline": re.compile(f"\n(?=[{_SOLID}])"),
     "space": re.compile("[!-~](?= [!-~])"),
 }
-_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend"}
+_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend", "Replace"}
+_REWRITE = _NORMALIZERS - {"Prepend", "Replace"}  # these only put SentencePiece's mark
 _PRE_TOKENIZERS = {"ByteLevel", "Digits", "Punctuation", "Metaspace"}
 # What a pattern may look ahead to: whether blank follows; digits, which end where a cut is.
 _HARMLESS = re.compile(
     r"\(\?[!=](\\[sS]|\\p\{N\}|\\d|\[0-9\])\)|(\\p\{Nd?\}|\\d|\[0-9\])\{\d+(,\d*)?\}|\\p\{[A-Za-z]+\}|\(\?i:|\(\?:"
 )
 _FAR_SIGHTED = re.compile(r"\(\?|\\[bBAGzZK1-9]|\$|\{|(?<!\[)\^")
+_BEFORE = [*string.punctuation, *"aBs1"]  # what pre-tokenizers tell apart
+_AFTER = [*_BEFORE, *"zZSt09のカ日한"]
+_BEYOND = "aB1.,'/- \t\r\né日\u0301"
 _PROBES = (
     'Problem: Ada has 12 apples, 1,200 pears.\n\nShe\'s 3 (or 4) left\n\n\n- x = 2\nSo: "42" is it.\n\n  f(x) = y\n\n',
     "a b  c\t\nd e\r\nf g.\n1 2 3 _ 4\n#5 é ü\nñ 日本 x\n\n日 y z </s> <s> w\n",
@@ -92,51 +103,97 @@ def cuts(tokenizer: Any) -> Cuts:
     model = raw.model
     if type(model).__name__ != "BPE" or model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix:
         return Cuts()
-    if model.unk_token is not None and model.fuse_unk and not model.byte_fallback:
-        return Cuts()
-    if not _normalizer_is_local(_state(raw.normalizer)) or not _pre_tokenizer_is_local(_state(raw.pre_tokenizer)):
+    normalizers, pre_tokenizers = _parts(raw.normalizer, "normalizers"), _parts(raw.pre_tokenizer, "pretokenizers")
+    if not all(map(_normalizer_is_local, normalizers)) or not all(map(_pre_tokenizer_is_local, pre_tokenizers)):
         return Cuts()
     added = list(raw.get_added_tokens_decoder().values())
+    contents = {token.content for token in added}
     if any(token.lstrip or token.rstrip or token.single_word for token in added):
         return Cuts()
-    contents = {token.content for token in added}
-    vocabulary = "\x00".join(token for token in raw.get_vocab(with_added_tokens=False) if token not in contents)
+    if raw.normalizer is not None:
+        as_text = {raw.normalizer.normalize_str(token.content).replace("▁", " ") for token in added if token.normalized}
+        # Found in what the normalizer makes of a text, which may be spelled in other characters there.
+        if as_text and any(one["type"] in _REWRITE for one in normalizers) and not _plain(as_text, normalizers):
+            return Cuts()
+        contents |= as_text
+    known = raw.get_vocab(with_added_tokens=False)
+    if not _nothing_is_lost(model, known):
+        return Cuts()
+    vocabulary = "\x00".join(token for token in known if token not in contents)
     kinds = frozenset(
         kind
         for kind, spanned in _SPANNED.items()
-        if not spanned.search(vocabulary) and not any(_IN_TEXT[kind].search(text) for text in contents)
+        if not spanned.search(vocabulary)
+        and not any(_IN_ADDED[kind].search(text) for text in contents)
+        and _parted(raw.pre_tokenizer, kind, model.ignore_merges)
     )
     found = Cuts(kinds, frozenset(text[-1] for text in contents), frozenset(text[0] for text in contents))
     return found if _agrees(tokenizer, found) else Cuts()
 
 
-def _state(component: Any) -> Mapping[str, Any] | None:
-    """Return the settings of a part of a tokenizer, as its file has them."""
-    if component is None:
-        return None
-    state: Mapping[str, Any] = json.loads(component.__getstate__())
-    return state
+def _parts(component: Any, name: str) -> list[Mapping[str, Any]]:
+    """Return the settings of a part of a tokenizer, as its file has them; of a sequence, those of its members."""
+
+    def flat(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return [leaf for one in state[name] for leaf in flat(one)] if state["type"] == "Sequence" else [state]
+
+    return [] if component is None else flat(json.loads(component.__getstate__()))
 
 
-def _normalizer_is_local(state: Mapping[str, Any] | None) -> bool:
-    if state is None:
-        return True
-    if state["type"] == "Sequence":
-        return all(_normalizer_is_local(one) for one in state["normalizers"])
+def _normalizer_is_local(state: Mapping[str, Any]) -> bool:
     if state["type"] == "Replace":  # SentencePiece: a space becomes its mark
-        return bool(state["pattern"] == {"String": " "})
+        return bool(state["pattern"] == {"String": " "} and state["content"] == "▁")
     return state["type"] in _NORMALIZERS
 
 
-def _pre_tokenizer_is_local(state: Mapping[str, Any] | None) -> bool:
-    if state is None:
-        return True
-    if state["type"] == "Sequence":
-        return all(_pre_tokenizer_is_local(one) for one in state["pretokenizers"])
+def _pre_tokenizer_is_local(state: Mapping[str, Any]) -> bool:
     if state["type"] == "Split":
         pattern = state["pattern"].get("Regex")
         return state["behavior"] == "Isolated" and not state["invert"] and pattern is not None and _near(pattern)
+    if state.get("replacement", "▁") != "▁" or state.get("behavior") == "Removed":
+        return False
     return state["type"] in _PRE_TOKENIZERS
+
+
+def _plain(contents: set[str], normalizers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these are spelled in one way only beside a cut: ASCII is, unless letters change their case."""
+    return all(text.isascii() for text in contents) and all(one["type"] != "Lowercase" for one in normalizers)
+
+
+def _nothing_is_lost(model: Any, known: Mapping[str, int]) -> bool:
+    """Whether each character beside a cut has a token of its own; one without may vanish, or be fused with the next."""
+    if model.byte_fallback and all(f"<0x{byte:02X}>" in known for byte in range(256)):
+        return True
+    if model.unk_token is not None:
+        return not model.fuse_unk
+    return all(character in known for character in _ALPHABET)
+
+
+def _parted(pre_tokenizer: Any, kind: Kind, here_too: bool) -> bool:
+    """Whether both sides of cuts of one kind, pre-tokenized apart, come apart where the whole does.
+
+    Tried with pairs of characters of all sorts that may stand beside a cut. ``here_too``: the whole comes apart at
+    cuts as well; else that does not matter, since no token spans them.
+    """
+    if pre_tokenizer is None:
+        return True
+
+    def ends(text: str) -> set[int]:
+        return {place for _, span in pre_tokenizer.pre_tokenize_str(text) for place in span}
+
+    one = Cuts(frozenset({kind}))
+    beyond = cycle(_BEYOND)
+    for before in [*_BEFORE, *(_BEYOND if kind == "newline" else "")]:
+        text = "".join(f"{before}{_MARKS[kind]}{after}{next(beyond)}" for after in _AFTER)
+        places = [place for place in range(1, len(text) - 1) if one.here(text, place - 1)]
+        whole, joined = ends(text), {0, len(text)}
+        for first, stop in pairwise([0, *places, len(text)]):
+            begin = max(first - 1, 0)
+            joined |= {begin + end for end in ends(text[begin : stop + 2]) if first <= begin + end <= stop}
+        cut = set(places)
+        if (whole | cut) != (joined | cut) or (here_too and not cut <= whole & joined):
+            return False
+    return True
 
 
 def _near(pattern: str) -> bool:

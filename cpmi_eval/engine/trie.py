@@ -117,6 +117,7 @@ class Builder:
         while at < len(tokens):
             run = bisect_right(self._first, node) - 1
             stop = self._first[run + 1] if run + 1 < len(self._first) else len(self._tokens)
+            stop = min(stop, node + 1 + len(tokens) - at)
             same = common_prefix(tokens[at : at + stop - node - 1], self._tokens[node + 1 : stop])
             if same:
                 made += range(node + 1, node + 1 + same)

@@ -52,22 +52,30 @@ VARIANTS = ("marginal", "prefix", "loo")
 NORMALIZE = ("target", "answer", "none")
 
 
-@dataclass(frozen=True)
-class Contexts:
-    """Which steps each context holds, and per step the contexts with and without it."""
-
-    steps: tuple[tuple[int, ...], ...]
-    pairs: tuple[tuple[int, int], ...]
-
-
-def contexts(variant: str, n: int) -> Contexts:
-    """Return the contexts that ``variant`` compares for a trace of ``n`` steps: n + 1 of them."""
-    every = tuple(range(n))
+def contexts(variant: str, base: Text, steps: Sequence[str]) -> Iterator[Text]:
+    """Yield the contexts that ``variant`` compares for a trace: n + 1 of them, as texts that share what they can."""
+    prefixes = [base]
     if variant == "marginal":
-        return Contexts(((), *((i,) for i in every)), tuple((i + 1, 0) for i in every))
-    if variant == "prefix":
-        return Contexts(tuple(every[:i] for i in range(n + 1)), tuple((i + 1, i) for i in every))
-    return Contexts((every, *(every[:i] + every[i + 1 :] for i in every)), tuple((0, i + 1) for i in every))
+        prefixes += [base + step for step in steps]
+    else:
+        for step in steps:
+            prefixes.append(prefixes[-1] + step)
+    if variant != "loo":
+        yield from prefixes
+        return
+    yield prefixes[-1]
+    for left_out in range(len(steps)):
+        one = prefixes[left_out]
+        for step in steps[left_out + 1 :]:
+            one = one + step
+        yield one
+
+
+def compared(variant: str, n: int) -> list[tuple[int, int]]:
+    """Return per step of ``n`` the places of the two contexts that are compared: with the step, and without it."""
+    if variant == "loo":
+        return [(0, i + 1) for i in range(n)]
+    return [(i + 1, 0 if variant == "marginal" else i) for i in range(n)]
 
 
 @dataclass(frozen=True)
@@ -202,25 +210,17 @@ class CPMI:
 
     def _requests(self, trace: Trace, answers: Sequence[str], backend: LanguageModel) -> Iterator[ScoreRequest]:
         before, after = self.target
+        steps = [step + self.separator for step in trace.steps]
         for template in self.templates:
             base = template.replace("{problem}", trace.problem)
             if self.chat:
                 base = backend.chat_prompt(base)
-            for context in self._contexts(Text(base), trace.steps):
+            for context in contexts(self.variant, Text(base), steps):
                 for answer in answers:
                     if self.normalize == "answer":
                         yield ScoreRequest(context + before, answer, self.top_k, self.top_p)
                     else:
                         yield ScoreRequest(context, before + answer + after, self.top_k, self.top_p)
-
-    def _contexts(self, base: Text, steps: Sequence[str]) -> Iterator[Text]:
-        """Yield the texts of :func:`contexts`, each as the longest earlier one that it begins with, continued."""
-        made: dict[tuple[int, ...], Text] = {(): base}
-        for members in contexts(self.variant, len(steps)).steps:
-            known = next(n for n in range(len(members), -1, -1) if members[:n] in made)
-            for n in range(known, len(members)):
-                made[members[: n + 1]] = made[members[:n]] + (steps[members[n]] + self.separator)
-            yield made[members]
 
     def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
         """Turn log-probabilities into rewards; see the module's formulas."""
@@ -232,7 +232,7 @@ class CPMI:
         values = [one.total if self.normalize == "none" else one.total / one.n_tokens for one in scored]
         shape = (len(self.templates), len(plan.trace.steps) + 1, len(plan.answers))
         mean = np.array(values).reshape(shape).mean(axis=0)  # [contexts, answers], averaged over templates
-        pairs = contexts(self.variant, len(plan.trace.steps)).pairs
+        pairs = compared(self.variant, len(plan.trace.steps))
         terms: NDArray[np.float64] = np.array([mean[with_] - mean[without] for with_, without in pairs])
         rewards = terms[:, 0] - self.weight * terms[:, 1:].mean(axis=1)
         details = {

@@ -18,10 +18,16 @@ from cpmi_eval.types import ScoreRequest, Text
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+O200K = (  # a line end after punctuation is taken with the slash behind it
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CORPUS = [
     *tinymodels.TEXT,
     "So (a + b) = c.\n\n\n- one\n- two:\n\n\tx_1 = 3, y = 12345.6;\n\n### End\n\nIt's Ada's. \"Yes\", she'd say...\n",
     "日本語 の テキスト\n日本\n\nédition ünd ñandú — done\n\n  indented  twice\n  again\r\nline\r\n\r\n",
+    "see /word and (/word) or /word; word word\n",
 ]
 
 
@@ -83,6 +89,25 @@ def _with_added(**flags: bool) -> Tokenizer:
     return raw
 
 
+def _with_token(token: AddedToken, normalizer=None, raw=None) -> Tokenizer:
+    raw = raw or _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    raw.normalizer = normalizer or raw.normalizer
+    raw.add_tokens([token])
+    return raw
+
+
+def _ignoring_merges(raw: Tokenizer) -> Tokenizer:
+    raw.model.ignore_merges = True
+    return raw
+
+
+def _lossy() -> Tokenizer:
+    """Knows no line end and no unknown token: a line end vanishes, and what stood beside it may merge."""
+    raw = Tokenizer(models.BPE())
+    raw.train_from_iterator(["ab word ab word"] * 4, trainers.BpeTrainer(vocab_size=40, special_tokens=["<bos>"]))
+    return raw
+
+
 def _without_pre_tokenizer() -> Tokenizer:
     """Merges across spaces and lines: pairs that a vocabulary spans are no places to cut."""
     raw = _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
@@ -90,6 +115,7 @@ def _without_pre_tokenizer() -> Tokenizer:
     return raw
 
 
+_BYTES = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 BOTH = frozenset({"newline", "space"})
 KINDS = {
     "gpt2": (lambda: _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)), BOTH),
@@ -107,6 +133,30 @@ KINDS = {
     "added tokens": (_with_added, frozenset({"newline"})),
     "added tokens that take blanks": (lambda: _with_added(rstrip=True), frozenset()),
     "no pre-tokenizer": (_without_pre_tokenizer, frozenset()),
+    "o200k": (lambda: _byte_level(_split(O200K)), frozenset({"space"})),
+    "o200k, whole words first": (lambda: _ignoring_merges(_byte_level(_split(O200K))), frozenset({"space"})),
+    "llama3, whole words first": (lambda: _ignoring_merges(_byte_level(_split(LLAMA3))), BOTH),
+    "lines, whole words first": (
+        lambda: _ignoring_merges(_byte_level(_split(r"[^\n]+|\n"))),
+        frozenset({"newline"}),
+    ),
+    "drops punctuation": (
+        lambda: _byte_level(pre_tokenizers.Sequence([pre_tokenizers.Punctuation("removed"), *_BYTES])),
+        frozenset(),
+    ),
+    "a token that ends in a space": (
+        lambda: _with_token(AddedToken("word ", normalized=False)),
+        frozenset({"newline"}),
+    ),
+    "a token that ends in a mark": (
+        lambda: _with_token(AddedToken("word▁", normalized=True), raw=_sentencepiece(prepend=False)),
+        frozenset({"newline"}),
+    ),
+    "a token in any case": (lambda: _with_token(AddedToken("WORD"), normalizers.Lowercase()), frozenset()),
+    "a token in other letters": (lambda: _with_token(AddedToken("ｗord"), normalizers.NFKC()), BOTH),
+    "a token with accents": (lambda: _with_token(AddedToken("éa"), normalizers.NFC()), frozenset()),
+    "another mark": (lambda: _with_token(AddedToken("<x>"), normalizers.Replace(" ", "_")), frozenset()),
+    "drops what it does not know": (_lossy, frozenset()),
     "unigram": (_unigram, frozenset()),
     "sees far": (lambda: _byte_level(_split(r"\p{N}(?=(?:.*\n)+X)|[^\n]+|\n")), frozenset()),
     "counts characters": (lambda: _byte_level(_split(r"[^\n]{1,5}|\n")), frozenset()),
@@ -130,6 +180,7 @@ PIECES = st.sampled_from(
         *"ab1,.'$(é日本\u0301▁Ġ\r\t ",
         *("\n", "\n\n", " ", "  ", "word", " word", "The answer is: ", "42", "12345", "<|end|>", "Step 1: "),
         *("\n\nStep 2", "'s", "...", "\\frac{1}{2}", "</s>", "ü", " \n", "\n ", "<bos>", "語\n日"),
+        *("/", "/word", ".\n/word", "WoRD", "\n\nword", "\n\ne\u0301a", "word 'll"),
     ]
 )
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
