@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo
 from torch import Tensor
 from transformers import Cache
 
@@ -112,7 +111,8 @@ class PackedForward:
         self.flex_from: int | None = 0 if kernel == "flex_attention" else FLEX_FROM if on_gpu else None
         if self.device.type == "cuda" and self.flex_from is not None:
             # Each shape of a chunk may compile anew; past the limit, which is 8, torch goes on without a kernel.
-            limits = torch._dynamo.config
+            from torch._dynamo import config as limits
+
             name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
             setattr(limits, name, max(COMPILED_SHAPES, getattr(limits, name)))
 
