@@ -54,6 +54,8 @@ def _verdict(a: str, b: str) -> bool | None:
     try:
         if _spelling(a) == _spelling(b):
             return bool(_spelling(a))
+        if _direction(a) * _direction(b) < 0:
+            return False
         left, right = _read(a), _read(b)
         if left.kind == right.kind == "text":
             return left.name == right.name
@@ -75,6 +77,12 @@ def is_number(answer: str) -> bool:
 @lru_cache(maxsize=1 << 14)
 def _spelling(answer: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokens(tidy(answer)))
+
+
+def _direction(answer: str) -> int:
+    """Return 1 for more, -1 for less: words that a unit leaves out."""
+    words = {word.casefold() for word in _spelling(answer)}
+    return bool(words & {"more", "older"}) - bool(words & {"less", "fewer", "younger"})
 
 
 def _read(answer: str) -> Value:
@@ -258,6 +266,8 @@ def _equal_sets(left: Value, right: Value) -> bool:
     if left.kind == right.kind == "list" and "land" in {left.name, right.name} and left.name != right.name:
         return False
     a, b = (side.parts if side.kind in ("list", "set") else (side,) for side in (left, right))
+    if left.kind == right.kind == "set":
+        a, b = _distinct(a), _distinct(b)
     if len(a) != len(b):
         return False
     if any(part.kind == "dots" for part in (*a, *b)):
@@ -269,6 +279,14 @@ def _equal_sets(left: Value, right: Value) -> bool:
             return False
         del rest[at]
     return True
+
+
+def _distinct(parts: Sequence[Value]) -> list[Value]:
+    found: list[Value] = []
+    for part in parts:
+        if not any(_equal_or_undefined(part, other) for other in found):
+            found.append(part)
+    return found
 
 
 def _equal_or_undefined(left: Value, right: Value) -> bool:
@@ -321,13 +339,16 @@ def _equal_names(left: Value, right: Value) -> bool:
 def _equal_quantities(left: Value, right: Value) -> bool:
     """Compare expressions, with their units or percent signs if they have any."""
     percents = [side.kind == "percent" for side in (left, right)]
-    found = [side.unit for side in (left, right)]
     a, b = (side.parts[0] if side.kind in ("percent", "quantity") else side for side in (left, right))
-    if found[0] is not None and found[1] is not None:
-        return found[0].agrees(found[1]) and numeric.same(_scaled(a, found[0]), _scaled(b, found[1]))
+    if left.unit is not None and right.unit is not None:
+        return (
+            percents[0] == percents[1]
+            and left.unit.agrees(right.unit)
+            and numeric.same(_scaled(a, left.unit), _scaled(b, right.unit))
+        )
     if percents[0] == percents[1]:
         return numeric.same(a, b)
-    if found[0] is not None or found[1] is not None:
+    if "quantity" in (left.kind, right.kind):
         return False
     hundred = Value("number", number=Fraction(100))
     share = Value("*", (b if percents[0] else a, hundred))

@@ -87,6 +87,8 @@ class Cursor:
         while place < len(self.tokens) and not self.ends_item(self.tokens[place].text):
             token = self.tokens[place]
             word = token.text
+            if said and token.gap and token.number is not None:
+                break
             if word == "^":
                 power = re.match(
                     r"(\{?)(-?\d)(\}?)(?!\d)", "".join(token.text for token in self.tokens[place + 1 : place + 5])
@@ -124,7 +126,12 @@ class Cursor:
             return first.gap and not self.has_symbols and word in units.LETTERS
         if not first.gap and word not in units.ATTACHED:
             return left.is_constant and len(word) > 3 and bool(units.lookup(word))
-        return units.lookup(word) is not None or word in units.FILLERS or word in units.POWERS or _is_noun(word)
+        return (
+            units.lookup(word) is not None
+            or word in units.FILLERS
+            or word in (*units.POWERS, *units.ATTACHED)
+            or _is_noun(word)
+        )
 
     def modulus(self) -> tuple[Unit, int] | None:
         """Return what ``(mod 7)`` says, which counts as a unit."""
@@ -521,6 +528,9 @@ class Expressions(Cursor):
                 group = (group or 1) * 100
             elif word in SCALES:
                 total, group = total + (group or 1) * SCALES[word], 0
+            elif word == "-" and share(self.peek(1).casefold()):
+                self.at += 1
+                return number(total + group)
             elif not (word in ("-", "and") and self.at > start and self.peek(1).casefold() in NUMBERS) or (
                 word == "and" and group % 100
             ):

@@ -166,7 +166,9 @@ def _written(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
 
 def _value_of(formula: str) -> str:
     """Return what a formula comes to: of ``a = b = c`` the last side, of an equation in unknowns all of it."""
-    formula = clean(_LAYOUT.sub(" ", formula).strip().rstrip(".,;"))
+    if not _TABLE.search(formula):
+        formula = _LAYOUT.sub(" ", formula)
+    formula = clean(formula.strip().rstrip(".,;"))
     sides = _SIDES.split(formula)
     is_list = len(sides) > 2 and _JOINT.search(formula)
     is_equation = len(sides) == 2 and re.search(r"[-+^]", sides[0]) and _UNKNOWN.search(sides[0])
@@ -174,6 +176,7 @@ def _value_of(formula: str) -> str:
 
 
 _LAYOUT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|split)\*?\}|(?<!\\)&|\\\\")
+_TABLE = re.compile(r"\\begin\s*\{(?:\w?matrix|array|cases)")
 _SIDES = re.compile(r"(?<![<>!\\])=|\\(?:approx|equiv)(?![A-Za-z])")
 _JOINT = re.compile(r"[,;]|\\(?:text|quad|implies|Rightarrow)")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
@@ -181,7 +184,8 @@ _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
 # --- statements -------------------------------------------------------------------------------------------------
 
 _STATED = re.compile(
-    r"\banswers?(?:\s+(?:is|are)\b|[\s*_]*[:=])|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n", re.IGNORECASE | re.MULTILINE
+    r"\b(?:answers?|(?:correct|right)\s+(?:option|choice))(?:\s+(?:is|are)\b|[\s*_]*[:=])|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n",
+    re.IGNORECASE | re.MULTILINE,
 )
 _OPENING = re.compile(r"(?:[\s:=}*_]|```[a-z]*\n|`|(?<=\n)(?:[-•+>]|\d\d?[.)])[ \t]+(?=\S)|\\quad)+")
 _DISPLAY = re.compile(r"\\begin\s*\{((?:align|equation|gather)\w*\*?)\}(.*?)\\end", re.DOTALL)
@@ -200,7 +204,9 @@ _LEAD = re.compile(
 _CONNECTIVE = re.compile(r"(?:[\s,;]|and|or|\\text\{[^{}]*\})*")
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
 _UNIT_WORDS = re.compile(r"\s*[A-Za-z°%][\w°%/^.]*(?:\s+(?:[A-Za-z]+|per\s\w+)){0,2}\s*")
-_GOES_ON = re.compile(r"\A\s*(?:[-+*/^=<>:]|(?:or|and|to|plus|minus|times|over|remainder|R)\b)|\b(?:and|or|to)\s+\$?\d")
+_GOES_ON = re.compile(
+    r"\A\s*(?:[-+*/^=<>:×÷]|\\times|x\s*\d|(?:or|and|to|plus|minus|times|over|remainder|R)\b)|\b(?:and|or|to)\s+\$?\d"
+)
 _NAMED = re.compile(r"(?:\S+\s+)?\S+\s*\Z")  # a word or two before a number: "June 20", "Room 7"
 STATEMENT = 2000  # characters of a statement that are read
 

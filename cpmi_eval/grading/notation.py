@@ -93,7 +93,7 @@ _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|,?\\!|\\,)\s*(?=\d{3}(?!\d))")
 _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;:> ]|q?quad(?![A-Za-z])|hfill(?![A-Za-z])|hspace\*?\s*\{[^{}]*\})|~|(?<!\\)\\(?=\s)"
 )
-_WRAPPERS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("$", "$"))
+_WRAPPERS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("$", "$"), ('"', '"'), ("“", "”"))
 
 
 def unwrapped(answer: str) -> str:
@@ -101,7 +101,7 @@ def unwrapped(answer: str) -> str:
     answer = answer.strip()
     for _ in range(8):
         before = answer
-        answer = answer.rstrip(". \n")
+        answer = re.sub(r"(?:\s|(?<!\\)(?:[,;]|(?<!\.)\.|\\\\))+\Z", "", answer)
         for left, right in _WRAPPERS:
             inner = answer[len(left) : len(answer) - len(right)]
             fits = answer.startswith(left) and answer.endswith(right) and len(answer) >= len(left) + len(right)

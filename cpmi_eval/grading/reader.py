@@ -31,6 +31,8 @@ def read(answer: str) -> Value:
     found = tokens(text)
     if text.casefold() in ("all real numbers", "all reals", "the real numbers", "real numbers"):
         return Value("reals")
+    if re.fullmatch(r"no (?:real )?solutions?", text, re.IGNORECASE):
+        return Value("set")
     if not _is_verbal(text):
         try:
             return _Answers(found).answer()
@@ -60,7 +62,7 @@ def _is_verbal(text: str) -> bool:
 def _said(text: str, found: Sequence[Token]) -> str:
     """Return a normal form of text: of words without case and punctuation, those of a list in order."""
     if re.search(r"\d|\\", text):
-        return " ".join(token.text for token in found)
+        return " ".join(token.text for token in found if token.text not in (",", "st", "nd", "rd", "th"))
     items = re.split(r",|\band\b|&", text.casefold())
     return ", ".join(sorted(filter(None, (" ".join(re.findall(r"[^\W_]+|[^\w\s.()]", item)) for item in items))))
 
@@ -122,13 +124,29 @@ class _Answers(Expressions):
             return Value("quantity", (angle,), unit=units.UNITS["°"])
         if self.peek() == "%" or self.peek().casefold() in ("percent", "pct", "percentage"):
             self.at += 1
-            self.unit(left)
-            return Value("percent", (left,))
-        found = self.unit(left)
-        unit = found if found is not None and found != units.NOTHING else None
+            return Value("percent", (left,), unit=self.unit(left))
+        unit = self.unit(left)
         if currency is not None and unit != currency:
             unit = currency if unit is None else Unit(*_product(currency, unit))
-        return left if unit is None else Value("quantity", (left,), unit=unit)
+        if unit is None:
+            return left
+        found = Value("quantity", (left,), unit=unit)
+        return self.compound(found) if currency is None else found
+
+    def compound(self, left: Value) -> Value:
+        """Add a smaller unit of the same kind: ``5 ft 6 in``, ``2 hours and 30 minutes``."""
+        start = self.at
+        self.at += self.peek().casefold() in ("and", ",")
+        if self.token().number is not None and left.unit is not None:
+            right = self.quantity()
+            if right.unit is not None and right.unit.dimension == left.unit.dimension:
+                if right.unit.scale < left.unit.scale:
+                    parts = (
+                        Value("*", (side.parts[0], number(side.unit.scale))) for side in (left, right) if side.unit
+                    )
+                    return Value("quantity", (Value("+", tuple(parts)),), unit=Unit(left.unit.dimension))
+        self.at = start
+        return left
 
     def scaled(self, left: Value) -> Value:
         while True:
@@ -137,7 +155,7 @@ class _Answers(Expressions):
             part = share(word)
             if word in SCALES and left.is_constant:
                 left = Value("*", (left, number(SCALES[word])))
-            elif part is not None and self.token().gap and left.is_constant:
+            elif part is not None and left.is_constant:
                 left = Value("*", (left, Value("number", number=part)))
             elif word in ("squared", "cubed") and left.kind != "quantity":
                 left = Value("^", (left, number(2 if word == "squared" else 3)))
@@ -156,7 +174,7 @@ class _Answers(Expressions):
         if found is None:
             return None
         unit, self.at = found
-        return unit
+        return unit if unit.dimension else None
 
 
 def _product(left: Unit, right: Unit) -> tuple[tuple[tuple[str, int], ...], Fraction]:

@@ -106,7 +106,7 @@ def vocabulary(words: str) -> tuple[str, ...]:
 UNITS = MappingProxyType(_read_table())
 CURRENCIES = frozenset({"$", "€", "£", "₹", "¥", "USD", "EUR", "GBP", "INR", "JPY", "Rs", "US$"})
 LETTERS = frozenset("mgshLNJWV")  # single letters that are units where a number and a space precede them
-ATTACHED = vocabulary("cm km mm kg mg ml mL lb lbs oz ft mph am pm AM PM min sec hrs hr cc")
+ATTACHED = vocabulary("cm km mm kg mg ml mL lb lbs oz ft mph am pm AM PM min sec hrs hr cc st nd rd th")
 _NO_UNIT = vocabulary(
     "to plus minus over than remainder mod is are was if where when which because since that not at for with "
     "from by less_than or and R r base"
@@ -147,6 +147,8 @@ def of_words(words: Sequence[str]) -> Unit | None:
     before = ""
     for word in words:
         lower = word.casefold()
+        if before == "of" and len(word) == 1 and lower != "a":
+            return None
         if lower == "in" and before and before not in (*POWERS, "per", "/", "."):
             break  # "7 dollars in change": where, not inches
         before = lower

@@ -106,6 +106,12 @@ def test_final_answer(text, expected):
         ("Answer: of the 20 clips he sold 17.", "17"),
         ("The answer is about 17.", "17"),
         ("The answer is option B.", "B"),
+        ("The correct option is **B**.", "B"),
+        (
+            r"The answer is $\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$.",
+            r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+        ),
+        ("The answer is 2 x 3 = 6.", "2 x 3 = 6"),
         ("So the answer is that $P$ is $\\frac12$.", r"\frac12"),
         # what is whole stays whole
         ("The answer is June 20.", "June 20"),
@@ -223,7 +229,7 @@ def test_finding_never_raises(text):
 
 
 @given(st.text(alphabet="0123456789abc+-{}^\\ ", min_size=1))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_what_is_boxed_is_found(content):
     escaped = content.replace("\\", "").replace("{", "").replace("}", "").strip()
     assert last_boxed(rf"text \boxed{{{escaped}}} more") == escaped
@@ -233,6 +239,7 @@ def test_what_is_boxed_is_found(content):
     st.fractions(min_value=0, max_denominator=99),
     st.sampled_from(["{}.", "\\[\n{}\n\\]", "**{}**, as shown", "${}$ (see 1)"]),
 )
+@settings(deadline=None)
 def test_fractions_are_found_in_any_dress(value, dress):
     found = final_answer(f"The answer is {dress.format(f'{value.numerator}/{value.denominator}')}")
     assert verdict(found or "", str(value)) is True
