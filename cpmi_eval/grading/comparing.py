@@ -15,13 +15,12 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
-from cpmi_eval.grading import numeric
-from cpmi_eval.grading import ranges as lines
-from cpmi_eval.grading.notation import UndecidableError, tidy, tokens
-from cpmi_eval.grading.numeric import UndefinedError
+from cpmi_eval.grading import values as numeric
+from cpmi_eval.grading.notation import tidy, tokens
+from cpmi_eval.grading.ranges import same_set
 from cpmi_eval.grading.reader import read
 from cpmi_eval.grading.units import Unit
-from cpmi_eval.grading.values import Value
+from cpmi_eval.grading.values import UndecidableError, UndefinedError, Value
 
 MAX_CHARS = 300  # of an answer that is evaluated
 
@@ -203,10 +202,10 @@ def _equal(left: Value, right: Value) -> bool:
     if left.kind == "named" or right.kind == "named":
         return _equal_named(left, right)
     if _is_range(left) or _is_range(right):
-        sets = lines.ranges(left), lines.ranges(right)
-        if sets[0] is not None and sets[1] is not None:
-            is_about_one = left.kind != right.kind or left.kind != "relation" or _symbols(left) == _symbols(right)
-            return is_about_one and lines.equal(sets[0], sets[1])
+        is_about_one = left.kind != right.kind or left.kind != "relation" or _symbols(left) == _symbols(right)
+        found = same_set(left, right) if is_about_one else None
+        if found is not None:
+            return found
     if left.kind in ("list", "set") or right.kind in ("list", "set"):
         return _equal_sets(left, right)
     if compare := _BY_KIND.get(left.kind if left.kind == right.kind else ""):
@@ -267,7 +266,7 @@ def _equal_sets(left: Value, right: Value) -> bool:
         return False
     a, b = (side.parts if side.kind in ("list", "set") else (side,) for side in (left, right))
     if left.kind == right.kind == "set":
-        a, b = _distinct(a), _distinct(b)
+        a, b = tuple(_distinct(a)), tuple(_distinct(b))
     if len(a) != len(b):
         return False
     if any(part.kind == "dots" for part in (*a, *b)):

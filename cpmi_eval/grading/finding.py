@@ -184,7 +184,8 @@ _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
 # --- statements -------------------------------------------------------------------------------------------------
 
 _STATED = re.compile(
-    r"\b(?:answers?|(?:correct|right)\s+(?:option|choice))(?:\s+(?:is|are)\b|[\s*_]*[:=])|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n",
+    r"\b(?:answers?|(?:correct|right)\s+(?:option|choice))(?:\s+(?:is|are)\b|[\s*_]*[:=])"
+    r"|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n",
     re.IGNORECASE | re.MULTILINE,
 )
 _OPENING = re.compile(r"(?:[\s:=}*_]|```[a-z]*\n|`|(?<=\n)(?:[-•+>]|\d\d?[.)])[ \t]+(?=\S)|\\quad)+")

@@ -165,10 +165,6 @@ def _spelled(char: str) -> str:
 MAX_POWER_OF_TEN = 4000  # digits that a number in scientific notation may have
 
 
-class UndecidableError(Exception):
-    """More work than a comparison may take."""
-
-
 @dataclass(frozen=True, slots=True)
 class Token:
     """A word, a command, a sign or a number (``number``: its exact value). ``gap``: white space comes before it."""
