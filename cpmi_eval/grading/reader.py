@@ -582,7 +582,7 @@ class _Reader:
                 rows[-1].append(self.relation())
         self.expect(r"\end")
         self.label()
-        return Value("det" if name == "vmatrix" else "matrix", tuple(Value("list", tuple(row)) for row in rows if row))
+        return Value("det" if name == "vmatrix" else "matrix", tuple(Value("row", tuple(row)) for row in rows if row))
 
     def word(self) -> Value:
         """Read a word: a function, a constant, a number in words, a name, or letters that are multiplied."""

@@ -46,7 +46,7 @@ class Value:
     number: ``number``, exact. symbol, constant: ``name``. infinity. dots.
     Terms: ``+ * / inv neg ^ ! ° pm mp abs floor ceil sqrt binom det``, and apply: the function ``name`` of the parts.
     quantity: one part and its ``unit``; percent: one part. numeral: digits and base in ``name``. clock: ``name``.
-    list, tuple, set: parts; a tuple's brackets are its ``name``. matrix: rows, which are lists. reals: all of them.
+    list, tuple, set: parts; a tuple's brackets are its ``name``. matrix: parts, each a row. reals: all of them.
     union, intersection, difference: two parts. ratio: parts. chain: parts, relations in ``name``.
     text: ``name``.
     """
