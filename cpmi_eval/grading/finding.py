@@ -170,13 +170,15 @@ def _value_of(formula: str) -> str:
         formula = _LAYOUT.sub(" ", formula)
     formula = clean(formula.strip().rstrip(".,;"))
     sides = _SIDES.split(formula)
+    is_cut = any(len(re.findall(a, sides[-1])) != len(re.findall(b, sides[-1])) for a, b in _BRACKETS)
     is_list = len(sides) > 2 and _JOINT.search(formula)
     is_equation = len(sides) == 2 and re.search(r"[-+^]", sides[0]) and _UNKNOWN.search(sides[0])
-    return formula if is_list or is_equation else clean(sides[-1])
+    return formula if is_cut or is_list or is_equation else clean(sides[-1])
 
 
 _LAYOUT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|split)\*?\}|(?<!\\)&|\\\\")
 _TABLE = re.compile(r"\\begin\s*\{(?:\w?matrix|array|cases)")
+_BRACKETS = ((r"\\begin", r"\\end"), (r"\{", r"\}"), (r"[(\[]", r"[)\]]"))
 _SIDES = re.compile(r"(?<![<>!\\])=|\\(?:approx|equiv)(?![A-Za-z])")
 _JOINT = re.compile(r"[,;]|\\(?:text|quad|implies|Rightarrow)")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
