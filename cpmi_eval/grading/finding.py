@@ -119,8 +119,10 @@ _COMMAND = (
     r"(?:\\[dtc]?frac\s?(?:\d\d|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\s?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})"
     r"|\\sqrt\s?(?:\[\d+\])?(?:\d|\{[^{}]*\})|\\pi(?![A-Za-z])|\\infty(?![A-Za-z]))"
 )
-_BARE = re.compile(  # LaTeX without delimiters, a point, an interval
+_WRITTEN = re.compile(  # LaTeX without delimiters, a point, an interval, a number
     rf"{_SIGN}(?:{_DIGITS}\s?)?{_COMMAND}(?:\s?{_COMMAND}|\s?/\s?\d+)*|[(\[]-?{_DIGITS}(?:,\s?-?{_DIGITS})+[)\]]"
+    rf"|{_NUMBER.pattern}",
+    re.VERBOSE,
 )
 _FORMULA = re.compile(
     r"\$\$(?P<a>.+?)\$\$|\\\[(?P<b>.+?)\\\]|\\\((?P<c>.+?)\\\)|(?<!\\)\$(?=\S)(?P<d>[^$\n]*[^$\s\\])\$(?!\d)", re.DOTALL
@@ -136,32 +138,22 @@ def _last_value(text: str) -> str | None:
             start = gap.end() if gap else len(text[:start].rstrip("0123456789.,"))
             if end - start > 2 * _TAIL:
                 return None  # rather than a piece of a number
-        if values := list(_values(text[start:end])):
-            return values[-1][1]
+        if values := deque(_values(text[start:end]), maxlen=1):
+            return values[0]
     return None
 
 
-def _values(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the values in a text in order, each with where it begins."""
+def _values(text: str) -> Iterator[str]:
+    """Yield the values in a text in order: formulas, and what is written outside them."""
     outside = 0
     for formula in [*_FORMULA.finditer(text), None]:
         until = formula.start() if formula else len(text)
-        yield from _written(text, outside, until)
+        yield from (clean(one.group()) for one in _WRITTEN.finditer(text, outside, until))
         if formula is not None:
             outside = formula.end()
             content = next(filter(None, formula.groups()))
             if re.search(r"\d|\\(?:pi|infty|frac|sqrt)", content):
-                yield formula.start(), _value_of(content)
-
-
-def _written(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-    """Yield the numbers outside formulas, and LaTeX that stands without delimiters."""
-    bare = [(one.start(), one.end()) for one in _BARE.finditer(text, start, end)]
-    found = [(at, text[at:stop]) for at, stop in bare]
-    numbers = ((one.start(), one.group()) for one in _NUMBER.finditer(text, start, end))
-    found += [(at, value) for at, value in numbers if not any(first <= at < last for first, last in bare)]
-    for at, value in sorted(found):
-        yield at, clean(value)
+                yield _value_of(content)
 
 
 def _value_of(formula: str) -> str:
