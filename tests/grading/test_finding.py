@@ -165,7 +165,7 @@ def test_a_statement_is_read_without_what_is_around_it(text, expected):
         ),
         ("Hence $x^2+y^2=4$.", "x^2+y^2=4"),
         ("so the value is $f(x=2)$.", "f(x=2)"),
-        ("so $a = b = [0, 5)$.", "[0, 5)"),
+        ("so $a = [0, 5)$.", "[0, 5)"),
         (r"$\begin{cases} x=1 \\ y=2 \end{cases}$", r"\begin{cases} x=1 \\ y=2 \end{cases}"),
         ("Hence $x = 1, y = 2$.", "x = 1, y = 2"),
         ("In all $5 and then $6.", "6"),
