@@ -14,7 +14,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ABSENT = (
-    *("rich", "jsonlines", "datasets", "math_verify", "latex2sympy2_extended", "lm_eval", "click", "sklearn"),
+    *("rich", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
     *("statsmodels", "scipy", "accelerate", "gguf", "openai", "tenacity", "ray", "pandas", "peft"),
 )
 # A module that is None in sys.modules cannot be imported; and the package is not taken from where it is installed.

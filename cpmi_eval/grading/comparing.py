@@ -10,18 +10,15 @@ A verdict is therefore the same on every machine at every load.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
-from cpmi_eval.grading import numeric
-from cpmi_eval.grading import ranges as lines
-from cpmi_eval.grading.notation import UndecidableError, tidy, tokens
-from cpmi_eval.grading.numeric import UndefinedError
+from cpmi_eval.grading.notation import tidy, tokens
+from cpmi_eval.grading.ranges import same_set
 from cpmi_eval.grading.reader import read
-from cpmi_eval.grading.units import Unit
-from cpmi_eval.grading.values import Value
+from cpmi_eval.grading.values import UndecidableError, UndefinedError, Value, exact, factor, number, same
 
 MAX_CHARS = 300  # of an answer that is evaluated
 
@@ -40,7 +37,16 @@ def verdict(a: str, b: str) -> bool | None:
         return _digits(left) == _digits(right)
     if max(len(a), len(b)) > MAX_CHARS:
         return True if _DECORATION.sub(" ", a).split() == _DECORATION.sub(" ", b).split() else None
-    return _verdict(a, b) if a <= b else _verdict(b, a)
+    return _verdict(*sorted((a, b)))
+
+
+def is_number(answer: str) -> bool:
+    """Return whether an answer is one rational number, with or without a unit or a percent sign."""
+    try:
+        found = _form(answer) if len(answer) <= MAX_CHARS else Value("text")
+    except UndecidableError:
+        return False
+    return exact(found.parts[0] if found.kind in ("quantity", "percent") else found) is not None
 
 
 def _digits(plain: re.Match[str]) -> tuple[str, str, str]:
@@ -54,22 +60,11 @@ def _verdict(a: str, b: str) -> bool | None:
     try:
         if _spelling(a) == _spelling(b):
             return bool(_spelling(a))
-        left, right = _read(a), _read(b)
-        if left.kind == right.kind == "text":
-            return left.name == right.name
-        return _equal(left, right)
+        return _direction(a) * _direction(b) >= 0 and _equal(_form(a), _form(b))
     except UndefinedError:
         return False
     except UndecidableError:
         return None
-
-
-def is_number(answer: str) -> bool:
-    """Return whether an answer is one rational number, with or without a unit or a percent sign."""
-    if len(answer) > MAX_CHARS or (found := _form(answer)) is None:
-        return False
-    inner = found.parts[0] if found.kind in ("quantity", "percent") else found
-    return numeric.exact(inner) is not None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -77,26 +72,19 @@ def _spelling(answer: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokens(tidy(answer)))
 
 
-def _read(answer: str) -> Value:
-    """Return the normal form of an answer.
-
-    Raises:
-        UndecidableError: as for :func:`read`.
-    """
-    found = _form(answer)
-    if found is None:
-        raise UndecidableError
-    return found
+def _direction(answer: str) -> int:
+    """Return 1 for more, -1 for less: words that a unit leaves out."""
+    words = {word.casefold() for word in _spelling(answer)}
+    return bool(words & {"more", "older"}) - bool(words & {"less", "fewer", "younger"})
 
 
 @lru_cache(maxsize=1 << 14)
-def _form(answer: str) -> Value | None:
+def _form(answer: str) -> Value:
+    """Return the normal form of an answer; :class:`UndecidableError` as for :func:`read`."""
     try:
         return _normal(read(answer))
     except UndefinedError:
         return Value("text", name=" ".join(_spelling(answer)))
-    except UndecidableError:
-        return None
 
 
 # --- normal forms -----------------------------------------------------------------------------------------------
@@ -106,7 +94,7 @@ def _normal(value: Value) -> Value:
     """Return ``value`` with plus-minus written out as a list and relations read as names, equations or bounds."""
     if value.kind == "chain":
         return _relation(value)
-    if value.kind in ("list", "set", "tuple", "matrix", "union", "intersection", "difference"):
+    if value.kind in ("list", "set", "tuple", "matrix", "row", "union", "intersection", "difference"):
         parts = [_normal(part) for part in value.parts]
         if value.kind in ("list", "set"):
             parts = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
@@ -194,24 +182,25 @@ def _equal(left: Value, right: Value) -> bool:
     """
     if left.kind == "named" or right.kind == "named":
         return _equal_named(left, right)
-    if _is_range(left) or _is_range(right):
-        sets = lines.ranges(left), lines.ranges(right)
-        if sets[0] is not None and sets[1] is not None:
-            is_about_one = left.kind != right.kind or left.kind != "relation" or _symbols(left) == _symbols(right)
-            return is_about_one and lines.equal(sets[0], sets[1])
+    if (_is_range(left) or _is_range(right)) and (found := same_set(left, right)) is not None:
+        return found and (left.kind != right.kind or left.kind != "relation" or _symbols(left) == _symbols(right))
     if left.kind in ("list", "set") or right.kind in ("list", "set"):
         return _equal_sets(left, right)
-    if compare := _BY_KIND.get(left.kind if left.kind == right.kind else ""):
-        return compare(left, right)
+    if left.kind == right.kind and left.kind in _BY_KIND:
+        return _BY_KIND[left.kind](left, right)
     if "clock" in (left.kind, right.kind):
         return _is_hour(left, right) or _is_hour(right, left)
     return _equal_quantities(left, right)
 
 
 def _is_range(value: Value) -> bool:
-    return value.kind in ("reals", "union", "intersection", "difference", "relation") or (
-        value.kind == "tuple" and value.name != "()"
-    )
+    """Whether this is a set of reals; ``(3, 2)`` may be a point, and is a range only beside another."""
+    is_interval = value.kind == "tuple" and value.name != "()"
+    return is_interval or value.kind in ("reals", "union", "intersection", "difference", "relation")
+
+
+def _equal_parts(left: Value, right: Value) -> bool:
+    return left.name == right.name and len(left.parts) == len(right.parts) and all(map(_equal, left.parts, right.parts))
 
 
 def _symbols(value: Value) -> set[str]:
@@ -232,71 +221,59 @@ def _as_equation(value: Value) -> Value:
 
 
 def _equal_equations(left: Value, right: Value) -> bool:
-    """Return whether the difference of one's sides is a constant multiple of the other's."""
     return len(left.parts) == len(right.parts) == 2 and _factor(left, right) is not None
 
 
 def _equal_relations(left: Value, right: Value) -> bool:
-    if left.name != right.name or len(left.parts) != len(right.parts):
-        return False
-    if len(left.parts) > 2:
-        return all(map(_equal, left.parts, right.parts))
-    factor = _factor(left, right)
-    return factor is not None and (factor > 0 or left.name == "!=")
+    if left.name != right.name or len(left.parts) != len(right.parts) or len(left.parts) > 2:
+        return _equal_parts(left, right)
+    ratio = _factor(left, right)
+    return ratio is not None and (ratio > 0 or left.name == "!=")
 
 
-def _factor(left: Value, right: Value) -> Fraction | float | None:
-    """Return the constant by which one relation's sides differ from the other's."""
+def _factor(left: Value, right: Value) -> float | None:
+    """Return the constant by which the difference of one relation's sides differs from that of the other's."""
     sides = [Value("+", (side.parts[0], Value("neg", (side.parts[1],)))) for side in (left, right)]
-    if not _symbols(sides[0]) or _symbols(sides[0]) != _symbols(sides[1]):
-        return None
-    return numeric.factor(*sides)
+    is_about_one = _symbols(sides[0]) and _symbols(sides[0]) == _symbols(sides[1])
+    return factor(*sides) if is_about_one else None
 
 
 def _equal_sets(left: Value, right: Value) -> bool:
     """Compare lists and sets: without order, unless they go on with dots."""
     if left.kind == right.kind == "list" and "land" in {left.name, right.name} and left.name != right.name:
         return False
-    a, b = (side.parts if side.kind in ("list", "set") else (side,) for side in (left, right))
-    if len(a) != len(b):
-        return False
+    a, b = (list(side.parts) if side.kind in ("list", "set") else [side] for side in (left, right))
     if any(part.kind == "dots" for part in (*a, *b)):
-        return all(map(_equal, a, b))
-    rest = list(b)
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if left.kind == right.kind == "set":
+        return all(any(_is_one(one, other) for other in rest) for all_, rest in ((a, b), (b, a)) for one in all_)
     for one in a:
-        at = next((place for place, other in enumerate(rest) if _equal_or_undefined(one, other)), None)
+        at = next((place for place, other in enumerate(b) if _is_one(one, other)), None)
         if at is None:
             return False
-        del rest[at]
-    return True
+        del b[at]
+    return not b
 
 
-def _equal_or_undefined(left: Value, right: Value) -> bool:
+def _is_one(left: Value, right: Value) -> bool:
+    """Return whether two items are equal; what has no value equals nothing."""
     try:
         return _equal(left, right)
     except UndefinedError:
         return False
 
 
-def _equal_tuples(left: Value, right: Value) -> bool:
-    return left.name == right.name and len(left.parts) == len(right.parts) and all(map(_equal, left.parts, right.parts))
-
-
 def _equal_ratios(left: Value, right: Value) -> bool:
     """Compare ratios by their quotients; with dots in them, part by part."""
-    if len(left.parts) != len(right.parts):
-        return False
-    if any(part.kind == "dots" for part in (*left.parts, *right.parts)):
-        return all(map(_equal, left.parts, right.parts))
+    if len(left.parts) != len(right.parts) or any(part.kind == "dots" for part in (*left.parts, *right.parts)):
+        return _equal_parts(left, right)
     (a, *others), (b, *counterparts) = left.parts, right.parts
     pairs = zip(others, counterparts, strict=True)
-    return all(numeric.same(Value("*", (a, other)), Value("*", (b, one))) for one, other in pairs)
+    return all(same(Value("*", (a, other)), Value("*", (b, one))) for one, other in pairs)
 
 
 def _equal_operations(left: Value, right: Value) -> bool:
     """Compare unions and intersections of named sets, which have no order."""
-    if left.kind == "difference":
-        return all(map(_equal, left.parts, right.parts))
     return _equal_sets(*(Value("set", _operands(side, side.kind)) for side in (left, right)))
 
 
@@ -310,51 +287,31 @@ def _equal_clocks(left: Value, right: Value) -> bool:
 
 
 def _is_hour(clock: Value, other: Value) -> bool:
-    hour = numeric.exact(other)
-    return clock.kind == "clock" and clock.name != "m" and hour in (clock.number / 60 or 12, 12)
-
-
-def _equal_names(left: Value, right: Value) -> bool:
-    return left.name == right.name
+    return clock.kind == "clock" and clock.name != "m" and exact(other) in (clock.number / 60 or 12, 12)
 
 
 def _equal_quantities(left: Value, right: Value) -> bool:
     """Compare expressions, with their units or percent signs if they have any."""
-    percents = [side.kind == "percent" for side in (left, right)]
-    found = [side.unit for side in (left, right)]
     a, b = (side.parts[0] if side.kind in ("percent", "quantity") else side for side in (left, right))
-    if found[0] is not None and found[1] is not None:
-        return found[0].agrees(found[1]) and numeric.same(_scaled(a, found[0]), _scaled(b, found[1]))
-    if percents[0] == percents[1]:
-        return numeric.same(a, b)
-    if found[0] is not None or found[1] is not None:
-        return False
-    hundred = Value("number", number=Fraction(100))
-    share = Value("*", (b if percents[0] else a, hundred))
-    return numeric.same(a, b) or numeric.same(a if percents[0] else b, share)
+    if left.unit is not None and right.unit is not None:
+        a, b = (_times(value, unit.scale) for value, unit in ((a, left.unit), (b, right.unit)))
+        return left.kind == right.kind and left.unit.agrees(right.unit) and same(a, b)
+    if "percent" not in (left.kind, right.kind) or left.kind == right.kind:
+        return same(a, b)
+    share, whole = (b, a) if left.kind == "percent" else (a, b)
+    return "quantity" not in (left.kind, right.kind) and (same(a, b) or same(whole, _times(share, Fraction(100))))
 
 
-def _scaled(value: Value, unit: Unit) -> Value:
-    return value if unit.scale == 1 else Value("*", (value, Value("number", number=unit.scale)))
+def _times(value: Value, scale: Fraction) -> Value:
+    return value if scale == 1 else Value("*", (value, number(scale)))
 
 
-_BY_KIND: dict[str, Callable[[Value, Value], bool]] = {
+_BY_KIND: Mapping[str, Callable[[Value, Value], bool]] = {
+    **dict.fromkeys(("difference", "dots", "matrix", "numeral", "row", "text", "tuple"), _equal_parts),
     "clock": _equal_clocks,
-    "difference": _equal_operations,
-    "dots": lambda left, right: True,
     "equation": _equal_equations,
     "intersection": _equal_operations,
-    "matrix": lambda left, right: (
-        len(left.parts) == len(right.parts) and all(map(_equal_rows, left.parts, right.parts))
-    ),
-    "numeral": _equal_names,
     "ratio": _equal_ratios,
     "relation": _equal_relations,
-    "text": _equal_names,
-    "tuple": _equal_tuples,
     "union": _equal_operations,
 }
-
-
-def _equal_rows(left: Value, right: Value) -> bool:
-    return len(left.parts) == len(right.parts) and all(map(_equal, left.parts, right.parts))

@@ -119,8 +119,10 @@ _COMMAND = (
     r"(?:\\[dtc]?frac\s?(?:\d\d|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}\s?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})"
     r"|\\sqrt\s?(?:\[\d+\])?(?:\d|\{[^{}]*\})|\\pi(?![A-Za-z])|\\infty(?![A-Za-z]))"
 )
-_BARE = re.compile(  # LaTeX without delimiters, a point, an interval
+_WRITTEN = re.compile(  # LaTeX without delimiters, a point, an interval, a number
     rf"{_SIGN}(?:{_DIGITS}\s?)?{_COMMAND}(?:\s?{_COMMAND}|\s?/\s?\d+)*|[(\[]-?{_DIGITS}(?:,\s?-?{_DIGITS})+[)\]]"
+    rf"|{_NUMBER.pattern}",
+    re.VERBOSE,
 )
 _FORMULA = re.compile(
     r"\$\$(?P<a>.+?)\$\$|\\\[(?P<b>.+?)\\\]|\\\((?P<c>.+?)\\\)|(?<!\\)\$(?=\S)(?P<d>[^$\n]*[^$\s\\])\$(?!\d)", re.DOTALL
@@ -136,44 +138,39 @@ def _last_value(text: str) -> str | None:
             start = gap.end() if gap else len(text[:start].rstrip("0123456789.,"))
             if end - start > 2 * _TAIL:
                 return None  # rather than a piece of a number
-        if values := list(_values(text[start:end])):
-            return values[-1][1]
+        if values := deque(_values(text[start:end]), maxlen=1):
+            return values[0]
     return None
 
 
-def _values(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the values in a text in order, each with where it begins."""
+def _values(text: str) -> Iterator[str]:
+    """Yield the values in a text in order: formulas, and what is written outside them."""
     outside = 0
     for formula in [*_FORMULA.finditer(text), None]:
         until = formula.start() if formula else len(text)
-        yield from _written(text, outside, until)
+        yield from (clean(one.group()) for one in _WRITTEN.finditer(text, outside, until))
         if formula is not None:
             outside = formula.end()
             content = next(filter(None, formula.groups()))
             if re.search(r"\d|\\(?:pi|infty|frac|sqrt)", content):
-                yield formula.start(), _value_of(content)
-
-
-def _written(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-    """Yield the numbers outside formulas, and LaTeX that stands without delimiters."""
-    bare = [(one.start(), one.end()) for one in _BARE.finditer(text, start, end)]
-    found = [(at, text[at:stop]) for at, stop in bare]
-    numbers = ((one.start(), one.group()) for one in _NUMBER.finditer(text, start, end))
-    found += [(at, value) for at, value in numbers if not any(first <= at < last for first, last in bare)]
-    for at, value in sorted(found):
-        yield at, clean(value)
+                yield _value_of(content)
 
 
 def _value_of(formula: str) -> str:
     """Return what a formula comes to: of ``a = b = c`` the last side, of an equation in unknowns all of it."""
-    formula = clean(_LAYOUT.sub(" ", formula).strip().rstrip(".,;"))
+    if not _TABLE.search(formula):
+        formula = _LAYOUT.sub(" ", formula)
+    formula = clean(formula.strip().rstrip(".,;"))
     sides = _SIDES.split(formula)
+    is_cut = any(len(re.findall(a, sides[-1])) != len(re.findall(b, sides[-1])) for a, b in _BRACKETS)
     is_list = len(sides) > 2 and _JOINT.search(formula)
     is_equation = len(sides) == 2 and re.search(r"[-+^]", sides[0]) and _UNKNOWN.search(sides[0])
-    return formula if is_list or is_equation else clean(sides[-1])
+    return formula if is_cut or is_list or is_equation else clean(sides[-1])
 
 
 _LAYOUT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|split)\*?\}|(?<!\\)&|\\\\")
+_TABLE = re.compile(r"\\begin\s*\{(?:\w?matrix|array|cases)")
+_BRACKETS = ((r"\\begin", r"\\end"), (r"\{", r"\}"), (r"[(\[]", r"[)\]]"))
 _SIDES = re.compile(r"(?<![<>!\\])=|\\(?:approx|equiv)(?![A-Za-z])")
 _JOINT = re.compile(r"[,;]|\\(?:text|quad|implies|Rightarrow)")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
@@ -181,7 +178,9 @@ _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
 # --- statements -------------------------------------------------------------------------------------------------
 
 _STATED = re.compile(
-    r"\banswers?(?:\s+(?:is|are)\b|[\s*_]*[:=])|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n", re.IGNORECASE | re.MULTILINE
+    r"\b(?:answers?|(?:correct|right)\s+(?:option|choice))(?:\s+(?:is|are)\b|[\s*_]*[:=])"
+    r"|^[#*_ \t]*(?:final\s+)?answer[*_ \t]*\n",
+    re.IGNORECASE | re.MULTILINE,
 )
 _OPENING = re.compile(r"(?:[\s:=}*_]|```[a-z]*\n|`|(?<=\n)(?:[-•+>]|\d\d?[.)])[ \t]+(?=\S)|\\quad)+")
 _DISPLAY = re.compile(r"\\begin\s*\{((?:align|equation|gather)\w*\*?)\}(.*?)\\end", re.DOTALL)
@@ -200,7 +199,9 @@ _LEAD = re.compile(
 _CONNECTIVE = re.compile(r"(?:[\s,;]|and|or|\\text\{[^{}]*\})*")
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")
 _UNIT_WORDS = re.compile(r"\s*[A-Za-z°%][\w°%/^.]*(?:\s+(?:[A-Za-z]+|per\s\w+)){0,2}\s*")
-_GOES_ON = re.compile(r"\A\s*(?:[-+*/^=<>:]|(?:or|and|to|plus|minus|times|over|remainder|R)\b)|\b(?:and|or|to)\s+\$?\d")
+_GOES_ON = re.compile(
+    r"\A\s*(?:[-+*/^=<>:×÷]|\\times|x\s*\d|(?:or|and|to|plus|minus|times|over|remainder|R)\b)|\b(?:and|or|to)\s+\$?\d"
+)
 _NAMED = re.compile(r"(?:\S+\s+)?\S+\s*\Z")  # a word or two before a number: "June 20", "Room 7"
 STATEMENT = 2000  # characters of a statement that are read
 

@@ -13,74 +13,52 @@ from fractions import Fraction
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _SIGNS = str.maketrans(
-    {
-        **dict.fromkeys("−–—‐‑‒﹣－", "-"),
-        **dict.fromkeys("×∗·⋅∙•", "*"),
-        **dict.fromkeys("÷⁄∕", "/"),
-        **dict.fromkeys("′’", "'"),
-        "∞": r"\infty ",
-        "ℝ": r"\mathbb{R} ",
-        "ℤ": r"\mathbb{Z} ",
-        "∅": r"\emptyset ",
-        "º": "°",
-        "″": "''",
-        "≤": "<=",
-        "⩽": "<=",
-        "≥": ">=",
-        "⩾": ">=",
-        "≠": "!=",
-        "≈": r"\approx ",
-        "±": r"\pm ",
-        "∓": r"\mp ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "∧": r"\land ",
-        "∨": r"\lor ",
-        "∖": r"\setminus ",
+    dict.fromkeys("−–—‐‑‒﹣－", "-")
+    | dict.fromkeys("×∗·⋅∙•", "*") | dict.fromkeys("÷⁄∕", "/") | dict.fromkeys("′’", "'")
+    | {
+        "∞": r"\infty ", "ℝ": r"\mathbb{R} ", "ℤ": r"\mathbb{Z} ", "∅": r"\emptyset ", "º": "°", "″": "''",
+        "≤": "<=", "⩽": "<=", "≥": ">=", "⩾": ">=", "≠": "!=", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ",
+        "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∧": r"\land ", "∨": r"\lor ", "∖": r"\setminus ",
     }
-)
+)  # fmt: skip
 _RAISED = {ord(raised): plain for raised, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ", "0123456789+-nx", strict=True)}
 _LOWERED = {ord(lowered): plain for lowered, plain in zip("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n", strict=True)}
 _HIGH = re.compile(f"[{''.join(map(chr, _RAISED))}]+")
 _LOW = re.compile(f"[{''.join(map(chr, _LOWERED))}]+")
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z])?")
 _TEXT = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt|normal|up|sc)?|[mh]box|mathrm|operatorname\*?)\s*\{([^{}]*)\}")
+# Commands that mean the same as another, or only say how something looks.
+_MEANINGS = {
+    "": "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm limits nolimits mathop "
+    "displaystyle textstyle scriptstyle mathbf mathit mathsf mathcal mathrm boldsymbol bm ensuremath underline emph "
+    "boxed fbox text textbf textrm textit textsf texttt textnormal textup textsc mbox hbox operatorname",
+    " ": "bf rm it sf tt em bfseries rmfamily itshape boldmath large Large LARGE huge Huge small tiny normalsize",
+    "*": "times cdot ast bullet", "/": "div", "|": "vert lvert rvert mid", ":": "colon", "'": "prime",
+    "<": "lt", ">": "gt", "<=": "le leq leqq leqslant", ">=": "ge geq geqq geqslant", "!=": "ne neq",
+    "°": "degree degrees", r"\frac": "dfrac tfrac cfrac sfrac nicefrac", r"\binom": "dbinom tbinom",
+    r"\emptyset ": "varnothing O", r"\{": "lbrace", r"\}": "rbrace",
+    r"\ldots ": "dots ldots cdots dotsb dotsc dotsm dotso",
+}  # fmt: skip
+_COMMANDS = {command: meaning for meaning, commands in _MEANINGS.items() for command in commands.split()}
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_ARGUMENTS = re.compile(  # what is dropped with what follows it
+    r"(?<!\\)\{\s*\}|\\(?:left|right)\s*\.|\\(?:text)?color(?:box)?\s*(?:\[\w*\])?\s*\{[^{}]*\}"
+)
 _DEGREE = r"(?:°|\b[Dd]eg(?:rees?|\.)?)\s*"
 _RULES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"(?<!\\)\{\s*\}|\\mathop(?![A-Za-z])", ""),
-        (r"\\(?:left|right)\s*\.", " "),
-        (r"\\(?:left|right|middle|[bB]igg?[lrm]?|(?:display|text|script)style|(?:no)?limits)(?![A-Za-z])", ""),
-        (r"\\(?:bf|rm|it|sf|tt|em|boldmath|[lL]arge|LARGE|[hH]uge|small|tiny|normalsize)(?:series)?(?![A-Za-z])", " "),
-        (r"\\(?:text)?color(?:box)?\s*(?:\[\w*\])?\s*\{[^{}]*\}", " "),
-        (r"\\(?:boxed|fbox|math(?:bf|it|sf|cal|rm)|boldsymbol|bm|ensuremath|underline|emph)(?![A-Za-z])", ""),
-        (r"\\(?:text(?:bf|rm|it|sf|tt|normal|up|sc)?|[mh]box|operatorname\*?)(?![A-Za-z])", ""),
         (r"\\(?:mathbb|Bbb)\s*\{?\s*([RZ])\s*\}?|\\([RZ])(?![A-Za-z])", r"\\\1\2\1\2 "),
-        (r"\\[lr]?vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
-        (r"\{\s*([,:.=])\s*\}", r"\1"),
-        (r"\\(?:[dtcs]|nice)frac(?![A-Za-z])", r"\\frac"),
-        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\div(?![A-Za-z])", "/"),
-        (r"\*\*", "^"),
-        (r"\\(?:times|cdot|ast|bullet)(?![A-Za-z])", "*"),
-        (r"\\le(?:q|qq|qslant)?(?![A-Za-z])|=<", "<="),
-        (r"\\ge(?:q|qq|qslant)?(?![A-Za-z])", ">="),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\neq?(?![A-Za-z])|\\not\s*=", "!="),
-        (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset "),
         (r"\\var(phi|epsilon|theta|rho|sigma|pi)(?![A-Za-z])", r"\\\1"),
-        (r"\\lbrace(?![A-Za-z])", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
-        (r"\\[lc]?dots[bcmo]?(?![A-Za-z])|\.\.\.+", r"\\ldots "),
-        (r"\\colon(?![A-Za-z])", ":"),
-        (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\{?\s*°\s*\}?)|\\degrees?(?![A-Za-z])", "°"),
+        (r"\{\s*([,:.=])\s*\}", r"\1"),
+        (r"\*\*", "^"),
+        (r"=<", "<="),
+        (r"\\not\s*=", "!="),
+        (r"\.\.\.+", r"\\ldots "),
+        (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*(?:\\circ|°)\s*\}|°)", "°"),
         (_DEGREE + r"C(?![A-Za-z])", " celsius "),
         (_DEGREE + r"F(?![A-Za-z])", " fahrenheit "),
         (_DEGREE + r"([Cc]elsius|[Ff]ahrenheit)\b", r" \1 "),
-        (r"\\prime(?![A-Za-z])", "'"),
         (r"\^\s*(?:('+)|\{\s*('+)\s*\})", r"\1\2"),
         (r"''", '"'),
         (r"\bper\s+cent\b", "percent"),
@@ -93,7 +71,7 @@ _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|,?\\!|\\,)\s*(?=\d{3}(?!\d))")
 _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;:> ]|q?quad(?![A-Za-z])|hfill(?![A-Za-z])|hspace\*?\s*\{[^{}]*\})|~|(?<!\\)\\(?=\s)"
 )
-_WRAPPERS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("$", "$"))
+_WRAPPERS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("$", "$"), ('"', '"'), ("“", "”"))
 
 
 def unwrapped(answer: str) -> str:
@@ -101,7 +79,7 @@ def unwrapped(answer: str) -> str:
     answer = answer.strip()
     for _ in range(8):
         before = answer
-        answer = answer.rstrip(". \n")
+        answer = re.sub(r"(?:\s|(?<!\\)(?:[,;]|(?<!\.)\.|\\\\))+\Z", "", answer)
         for left, right in _WRAPPERS:
             inner = answer[len(left) : len(answer) - len(right)]
             fits = answer.startswith(left) and answer.endswith(right) and len(answer) >= len(left) + len(right)
@@ -128,6 +106,8 @@ def tidy(answer: str) -> str:
     if money.count("$") % 2 == 0:
         money = money.replace("$", " ")
     answer = re.sub(r"\\([%&#_])", r"\1", _SPACE.sub(" ", money.replace("\0", "$")))
+    answer = _ARGUMENTS.sub(" ", answer)
+    answer = _COMMAND.sub(lambda command: _COMMANDS.get(command[1], command[0]), answer)
     for pattern, replacement in _RULES:
         answer = pattern.sub(replacement, answer)
     return answer.strip()
@@ -163,10 +143,6 @@ def _spelled(char: str) -> str:
 # --- words, numbers, signs --------------------------------------------------------------------------------------
 
 MAX_POWER_OF_TEN = 4000  # digits that a number in scientific notation may have
-
-
-class UndecidableError(Exception):
-    """More work than a comparison may take."""
 
 
 @dataclass(frozen=True, slots=True)

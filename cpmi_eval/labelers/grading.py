@@ -13,7 +13,7 @@ from cpmi_eval.grading.finding import stated_answer
 class Grade:
     """The answer read from a rollout and whether it is right. ``correct`` is ``None`` where ``error`` says why.
 
-    ``error``: ``unchecked`` (equality cannot be decided in bounded time, which is no success), else ``None``.
+    ``error``: ``unchecked`` (equality cannot be decided in bounded work, which is no success), else ``None``.
     """
 
     answer: str | None

@@ -194,6 +194,10 @@ A \setminus B != B \setminus A
 2 squared != 2
 1 million != 1
 5 minus 2 != 5
+two-thirds == 2/3
+5th == 5
+5th != 6th
+two-thirds != 2
 five hundred != 5
 """,
     "percent": r"""
@@ -215,6 +219,9 @@ five hundred != 5
 5\% != 0.5
 5 percent != 500
 5 degrees != 5 percent
+5\% increase == 5\%
+5\% decrease != 5\% increase
+10\% more != 10\% less
 45^\circ != 45\%
 """,
     "units": r"""
@@ -376,6 +383,21 @@ $2.5M != 2.5
 5 ft 6 in != 5 ft
 2 hours 30 minutes != 2
 2 hours and 30 minutes != 2
+2 hours 30 minutes == 150 minutes
+1 hour and 30 minutes == 1.5 hours
+5 ft 6 in == 66 inches
+12 dollars and 50 cents == 12.5
+1 lb 8 oz == 1.5 lb
+3 days 4 hours == 76 hours
+3/4 of a cup == 3/4
+1 hour 30 minutes != 1.3 hours
+5 feet 6 inches != 5.6 feet
+5 cm and 6 cm != 11 cm
+5 apples and 3 oranges != 8
+5 dollars 3 != 5
+\frac{1}{2} \text{ of } x != 1/2
+5 more != 5 less
+5 years older != 5 years younger
 $5.50 != $5.05
 -$5 != 5
 3 cubic units != 3 square units
@@ -598,6 +620,10 @@ y < 2x != 2x
 [1,000] != 1000
 A \cup B != A \cap B
 (-\infty, 1) != (-\infty, 1]
+\{1,2,2\} == \{1,2\}
+\left(3, \frac{\pi}{2}\right) != (3, \frac{2\pi}{3})
+\{1,2,2\} != \{1,2,3\}
+1, 2, 2 != 1, 2
 [0,1] != (0,1)
 \{1,2\} != (1,2)
 (1,2) != [1,2]
@@ -953,6 +979,17 @@ between 5 and 6 != 5
 5 times 3 != 5
 5 and 1/2 != 5
 5 point 2 != 5
+"12" == 12
+12, == 12
+5\\ == 5
+June 20 == June 20th
+June 20, 2023 == June 20 2023
+no real solutions == no solution
+\varnothing == \text{no solution}
+June 20, 2023 != June 21 2023
+no solution != 0
+5, ... != 5
+5,6,... != 5,6
 noon != midnight
 Monday != Friday
 about 5 != 6
@@ -1074,12 +1111,13 @@ def test_comparing_is_reflexive(text):
 
 
 @given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_fractions_are_compared_exactly(a, b):
     assert verdict(f"{a.numerator}/{a.denominator}", rf"\frac{{{b.numerator}}}{{{b.denominator}}}") is (a == b)
 
 
 @given(st.decimals(-(10**9), 10**9, places=6), st.integers(0, 40))
+@settings(deadline=None)
 def test_decimals_are_compared_exactly(value, power):
     digits = f"{value:f}"
     assert verdict(digits, f"{digits}000") is True
@@ -1088,6 +1126,7 @@ def test_decimals_are_compared_exactly(value, power):
 
 
 @given(st.integers(1, 10**6), st.sampled_from(sorted(unit for unit in UNITS if unit.isalpha())))
+@settings(deadline=None)
 def test_a_unit_may_be_left_out_and_must_not_differ(value, unit):
     assert verdict(rf"{value} \text{{ square {unit} }}", str(value)) is True
     assert verdict(rf"{value} \text{{ square {unit} }}", rf"{value} \text{{ furlongs }}") is False
