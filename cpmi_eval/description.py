@@ -38,7 +38,7 @@ class ModelDescription:
         attention: the implementation.
         scorer: how it reads.
         generator: how it writes.
-        row_tokens: the longest packed row.
+        row_tokens: nodes of a chunk under a dense mask.
         batch_tokens: tokens of trace text in a batch.
         slots: completions drawn at a time.
         cache_tokens: room for their keys and values.

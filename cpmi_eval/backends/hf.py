@@ -42,7 +42,7 @@ class HFBackend:
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
             scorer: ``trie`` or ``pairwise``.
-            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass), ``slots``
+            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass), ``slots``
                 (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
                 ``max_length`` override what is derived from the model.
 

@@ -56,7 +56,7 @@ class PRMBackend:
             tokenizer: its tokenizer.
             spec: how traces are built and read.
             scorer: ``trie`` or ``pairwise``.
-            args: ``row_tokens`` (nodes of one packed row), ``batch_tokens`` (tokens of one forward pass) and
+            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass) and
                 ``max_length`` override what is derived from the model.
 
         Raises:

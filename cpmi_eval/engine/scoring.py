@@ -51,7 +51,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets. ``row_tokens``: nodes of one packed row. ``batch_tokens``: tokens of one forward pass.
+    """Budgets. ``row_tokens``: nodes of a chunk with a dense mask; ``batch_tokens``: with block masks.
 
     ``slots``: completions that are decoded at a time, as long as they fit into ``cache_tokens`` together.
     """
