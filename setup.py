@@ -65,6 +65,7 @@ setup(
         "datasets>=3.0",
         "filelock>=3.12",  # one writer per run directory
         "jsonlines>=4.0",
+        "msgspec>=0.19",  # typed records: strict, fast, imported in milliseconds
         "mpmath>=1.3",  # values of mathematical answers to many digits
         "numpy>=1.26",
         "PyYAML>=6.0",  # config and template files

@@ -1,0 +1,1 @@
+"""A run on disk, typed: what its files hold, one door for reading them, one for writing."""
