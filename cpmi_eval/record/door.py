@@ -8,7 +8,6 @@ kinds, NaN, numbers out of range, broken UTF-8 or surrogates, nesting without en
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import stat
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import jsonlines
 import msgspec
@@ -26,6 +25,8 @@ import yaml
 from cpmi_eval.errors import StoreError, UsageError
 
 T = TypeVar("T")
+_BLANK = r"Expected `str` matching regex '\\S'"
+Filled: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\S")]  # a text that is not blank
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,10 @@ def read_lines(path: Path, kind: type[T], source: Source | None = None) -> Itera
 
 
 def parse_lines(data: bytes, kind: type[T], source: Source) -> Iterator[T]:
-    """Return the lines of ``data`` as ``kind``; see :func:`read_lines`."""
-    with jsonlines.Reader(io.BytesIO(data), loads=msgspec.json.Decoder(kind).decode) as reader:
-        for number in itertools.count(1):
-            try:
-                yield reader.read()
-            except EOFError:
-                return
-            except msgspec.ValidationError as error:
-                raise source.line(number).fault(_field(error)) from None
-            except (msgspec.DecodeError, UnicodeError, jsonlines.InvalidLineError) as error:
-                raise source.line(number).fault(f"is damaged ({error})") from None
-            except RecursionError:
-                raise source.line(number).fault("is nested too deeply") from None
+    """Return the lines of ``data`` that are not blank as ``kind``; see :func:`read_lines`."""
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):  # not at U+2028 and the like
+        if line.strip():
+            yield parse_json(line, kind, source.line(number))
 
 
 class _Plain(yaml.SafeLoader):
@@ -263,6 +255,7 @@ def _field(error: msgspec.ValidationError) -> str:
     """Return what is wrong, after the name of the field: ``$.model.dtype`` becomes ``model.dtype``."""
     what, _, place = str(error).rpartition(" - at `")
     field = place.rstrip("`").removeprefix("$").removeprefix(".")
+    what = what.replace(_BLANK, "blank, expected text")
     return f"is not valid: {f'{field}: ' if what and field else ''}{what or error}"
 
 

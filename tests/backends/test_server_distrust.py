@@ -309,7 +309,8 @@ LIES: dict[str, tuple[Fault, str, str]] = {
     "a number too large for a float": (stubserver.body(b'{"created": 1e999}'), "non_finite", "inf"),
     "10^400": (counted(completion_tokens=10**400), "bad_response", "19 digits"),
     "10^5000": (stubserver.body(b'{"usage": 1' + b"0" * 5000 + b"}"), "bad_response", ""),
-    "a million tokens": (counted(completion_tokens=10**6), "no_usage", "of at most 9"),
+    "a million tokens": (counted(completion_tokens=10**6), "no_usage", "of at most 96"),
+    "97 tokens for 8": (counted(completion_tokens=97), "no_usage", "of at most 96"),
     "a million tokens read": (counted(prompt_tokens=10**6), "no_usage", "1000000 prompt_tokens"),
     "true tokens": (counted(completion_tokens=True), "no_usage", "cannot be"),
     "1.5 tokens": (counted(completion_tokens=1.5), "no_usage", "cannot be"),
@@ -349,6 +350,17 @@ def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) ->
     assert isinstance(failed, Failure) and failed.kind == kind and words in failed.message, failed
     assert len(failed.message) < 1000
     failed.message.encode()
+
+
+@pytest.mark.parametrize(("asked", "counts"), [(1, 4), (12, 20), (8, 96)])
+def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(
+    asked: int,
+    counts: int,
+    stubs: Any,  # noqa: F811
+) -> None:
+    backend = made(stubs(Canned(), on("ask", counted(completion_tokens=counts))))
+    (done,) = backend.generate(["ask"], Sampling(asked), [[1]])
+    assert isinstance(done, Generation) and done.completions[0].n_tokens == done.tokens.generated == counts
 
 
 @pytest.mark.parametrize("name", ["deep", "surrogate", "NaN", "10^400", "a million tokens", "endless spaces"])
