@@ -43,7 +43,7 @@ bench: $(VENV)/.dev $(VENV)/.demo
 llama-cpp: $(VENV)/.llama-cpp
 
 snapshots: $(VENV)/.dev
-	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q tests/test_cli.py tests/test_compare.py
+	UPDATE_SNAPSHOTS=1 $(RUN) $(BIN)/python -m pytest -q $$(grep -rl snapshot.check tests --include='test_*.py')
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

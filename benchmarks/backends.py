@@ -33,7 +33,7 @@ from cpmi_eval.labelers.cpmi import CPMI, TEMPLATES
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, StepScores, Tokens, Trace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 import ggufmodels
 import servers
 

@@ -4,7 +4,7 @@
     python benchmarks/page.py                   # the synthetic task
 
 One run of the labeler ``random`` is made; the others have scores of their own on the same traces. The browser is that
-of the tests (``tests/browser.py``); without one, its times are left out. Times are medians of ``--repeat``.
+of the tests (``tests/support/browser.py``); without one, its times are left out. Times are medians of ``--repeat``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cpmi_eval.metrics.thresholds import first_below
 from cpmi_eval.records import Record, Run, read_run
 from cpmi_eval.reports.page import Board, Placed, page
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 import browser
 
 READY = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"

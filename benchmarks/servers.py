@@ -41,7 +41,7 @@ from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import StepScores, Trace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 import ggufmodels
 import servers
 

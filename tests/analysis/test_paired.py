@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import snapshot
+from places import BENCHMARKS
 
 import cpmi_eval
 from cpmi_eval.cli import main
@@ -625,7 +626,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "simulation.py"
+    path = BENCHMARKS / "simulation.py"
     spec = importlib.util.spec_from_file_location("simulation_of_statistics", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+from places import ROOT
 
 import cpmi_eval
 from cpmi_eval.cli import main
@@ -19,7 +20,6 @@ from cpmi_eval.gate import check as gate
 from cpmi_eval.records import read_run
 from cpmi_eval.store import to_lines
 
-ROOT = Path(__file__).resolve().parents[1]
 PART = "synthetic/arithmetic"
 NO_TOKENS = {"requested": 0, "computed": 0, "reused": 0, "generated": 0}
 MODEL = {"backend": "hf", "model": "tiny", "sha256": "ab" * 32, "revision": None, "dtype": "float32", "device": "cpu"}

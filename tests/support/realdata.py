@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-SIBLING = Path(__file__).resolve().parents[2] / "shared" / "data"
+SIBLING = ROOT.parent / "shared" / "data"
 
 
 def data_dir() -> Path:

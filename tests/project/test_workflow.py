@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from places import ROOT
 
 from cpmi_eval.gate import baseline as baselines
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.load((ROOT / "examples" / "github-actions.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
 STEPS: list[dict[str, Any]] = WORKFLOW["jobs"]["gate"]["steps"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-PATH = Path(__file__).parent.parent / "examples" / "build_traces.py"
+PATH = ROOT / "examples" / "build_traces.py"
 spec = importlib.util.spec_from_file_location("build_traces", PATH)
 assert spec is not None
 assert spec.loader is not None

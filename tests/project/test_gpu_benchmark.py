@@ -7,12 +7,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import BENCHMARKS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ABSENT = (
     *("rich", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
     *("statsmodels", "scipy", "accelerate", "gguf", "openai", "tenacity", "ray", "pandas", "peft"),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from pathlib import Path
 
-FOLDER = Path(__file__).parent / "snapshots"
+from places import SNAPSHOTS
 
 
 def check(name: str, text: str) -> None:
     """Compare ``text`` with snapshots/NAME.txt. Spaces at line ends, which tables pad with, are not kept."""
     text = "".join(f"{line.rstrip()}\n" for line in text.split("\n")).rstrip("\n") + "\n"
-    path = FOLDER / f"{name}.txt"
+    path = SNAPSHOTS / f"{name}.txt"
     if os.environ.get("UPDATE_SNAPSHOTS") == "1":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
