@@ -14,14 +14,14 @@ from types import MappingProxyType
 
 from cpmi_eval.errors import DataError, UnknownNameError
 from cpmi_eval.tasks.references import REFERENCE_SOURCES, ReferenceSource
-from cpmi_eval.tasks.sources import Source, read_rows
+from cpmi_eval.tasks.sources import Table, read_rows
 from cpmi_eval.types import JSON, Provenance
 
 UNKNOWN_LEVEL = "?"
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 _MATH = REFERENCE_SOURCES["math"][0]
 _MATH500 = ReferenceSource(
-    Source(
+    Table(
         name="HuggingFaceH4/MATH-500",
         file="test.jsonl",
         hub_split="test",

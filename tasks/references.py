@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from cpmi_eval.errors import DataError
 from cpmi_eval.grading.finding import clean, last_boxed
-from cpmi_eval.tasks.sources import Source, read_rows
+from cpmi_eval.tasks.sources import Table, read_rows
 from cpmi_eval.types import JSON, Provenance
 
 Extract: TypeAlias = Callable[[JSON], str | None]
@@ -39,7 +39,7 @@ class _BadFieldError(ValueError):
 class ReferenceSource:
     """A table of problems with answers: which field holds the problem, and how to get at the answer."""
 
-    source: Source
+    source: Table
     problem_field: str
     answer: Extract
 
@@ -163,7 +163,7 @@ def _omnimath_answer(row: JSON) -> str | None:
 
 
 def _gsm8k(split: str) -> ReferenceSource:
-    source = Source(
+    source = Table(
         name="openai/gsm8k",
         file=f"{split}.jsonl",
         hub_split=split,
@@ -175,7 +175,7 @@ def _gsm8k(split: str) -> ReferenceSource:
 
 
 _MATH = ReferenceSource(
-    Source(
+    Table(
         name="EleutherAI/hendrycks_math",
         file="test.jsonl",
         hub_split="test",
@@ -196,7 +196,7 @@ _MATH = ReferenceSource(
 )
 # Open-ended, text-only, mathematics, English: the other configurations have no answers, or images, or other problems.
 _OLYMPIADBENCH = ReferenceSource(
-    Source(
+    Table(
         name="Hothan/OlympiadBench",
         file="OE_TO_maths_en_COMP.jsonl",
         hub_split="train",
@@ -208,7 +208,7 @@ _OLYMPIADBENCH = ReferenceSource(
     answer=_olympiadbench_answer,
 )
 _OMNI_MATH = ReferenceSource(
-    Source(
+    Table(
         name="KbsdJames/Omni-MATH",
         file="test.jsonl",
         hub_split="test",

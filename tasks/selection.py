@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from cpmi_eval import settings
-from cpmi_eval.errors import DataError, UnknownNameError, UsageError
+from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.grading import final_answer, verdict
 from cpmi_eval.protocols import LoadOptions
-from cpmi_eval.tasks.candidates import Line, Solution, read_candidates, refuse, show
+from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
 from cpmi_eval.tasks.problems import SOURCES, Problem, load_problems
 from cpmi_eval.tasks.references import problem_key
+from cpmi_eval.tasks.rows import Faults, check_names, show
 from cpmi_eval.types import JSON, Candidate, Gold, Item, TaskData, Trace
 
 SPLITS = ("auto", "blank", "line")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_SETTINGS = ("candidates", "split")
 
 
 def load(task: str, options: LoadOptions) -> TaskData:
@@ -44,7 +44,7 @@ def load(task: str, options: LoadOptions) -> TaskData:
     problems, provenance = load_problems(task, subset, options.data_dir)
     lines, origin = read_candidates(path)
     matched = _join(path, lines, problems, _Place(task, subset, options.data_dir))
-    graded = [one for line, problem in matched for one in grade(problem, line.solutions)]
+    graded = [one for line, problem in matched for one in grade(problem, line.candidates)]
     items = [(_item(subset, one, split), one) for one in graded]
     return TaskData(
         items=tuple(item for item, _ in items if item.trace.steps),
@@ -55,9 +55,7 @@ def load(task: str, options: LoadOptions) -> TaskData:
 
 
 def _settings(task: str, args: Mapping[str, Any]) -> tuple[Path, str]:
-    for name in args:
-        if name not in _SETTINGS:
-            raise UnknownNameError(f"setting of the task {task}", name, _SETTINGS)
+    check_names(task, "setting", args, ("candidates", "split"))
     path = args.get("candidates")
     if not isinstance(path, str | Path) or not str(path):
         given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
@@ -69,13 +67,11 @@ def _settings(task: str, args: Mapping[str, Any]) -> tuple[Path, str]:
 
 
 def _subset(task: str, names: Sequence[str]) -> str:
-    known = SOURCES[task]
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("subset", name, known)
+    known = tuple(SOURCES[task])
+    check_names(task, "subset", names, known)
     if len(set(names)) > 1:
         raise UsageError(f"a file of candidates belongs to one subset of {task}; choose one of {', '.join(names)}")
-    return names[0] if names else next(iter(known))
+    return (*names, *known)[0]
 
 
 def split_steps(solution: str, rule: str) -> tuple[str, ...]:
@@ -116,28 +112,34 @@ class _Place:
         return found
 
 
-def _join(path: Path, lines: Sequence[Line], problems: Sequence[Problem], place: _Place) -> list[tuple[Line, Problem]]:
+def _join(
+    path: Path, lines: Mapping[int, Line], problems: Sequence[Problem], place: _Place
+) -> list[tuple[Line, Problem]]:
     """Return each line with its problem; one error for all lines that have none or contradict it."""
     index: dict[str, list[Problem]] = {}
     for problem in problems:
         index.setdefault(problem_key(problem.problem), []).append(problem)
+    known = all(problem_key(line.problem) in index for line in lines.values())
+    others = {} if known else place.elsewhere()
     matched: list[tuple[Line, Problem]] = []
     owner: dict[str, int] = {}
-    complaints: list[str] = []
-    strangers = [line for line in lines if problem_key(line.problem) not in index]
-    others = place.elsewhere() if strangers else {}
-    for line in lines:
-        where = f"{path}:{line.number}"
-        found = _closest(line.problem, index.get(problem_key(line.problem), []))
-        if found is None:
-            complaints.append(f"{where}: {_missing(line, line not in strangers, place, others)}")
-        elif (first := owner.setdefault(found.id, line.number)) != line.number:
-            complaints.append(f"{where}: the problem is also that of line {first}; put its candidates in one line")
-        elif line.answer is not None and verdict(line.answer, found.answer) is False:
-            complaints.append(f"{where}: the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}")
-        else:
+    faults = Faults("line", "candidates")
+    for number, line in lines.items():
+        with faults.row():
+            copies = index.get(problem_key(line.problem), [])
+            found = _closest(line.problem, copies)
+            if found is None:
+                raise DataError(f"{path}:{number}: {_missing(line, bool(copies), place, others)}")
+            if (first := owner.setdefault(found.id, number)) != number:
+                raise DataError(
+                    f"{path}:{number}: the problem is also that of line {first}; put its candidates in one line"
+                )
+            if line.answer is not None and verdict(line.answer, found.answer) is False:
+                raise DataError(
+                    f"{path}:{number}: the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}"
+                )
             matched.append((line, found))
-    refuse(complaints)
+    faults.refuse()
     return matched
 
 
@@ -174,7 +176,7 @@ class Graded:
 
     problem: Problem
     index: int
-    solution: Solution
+    made: Solution
     answer: str | None
     group: int | None
     verdict: bool | None
@@ -199,7 +201,7 @@ def grade(problem: Problem, solutions: Sequence[Solution]) -> list[Graded]:
     graded: list[Graded] = []
     opened: list[tuple[str, bool]] = []
     for index, solution in enumerate(solutions):
-        answer = final_answer(solution.text)
+        answer = final_answer(solution.solution)
         found = False if answer is None else verdict(answer, problem.answer)
         group = None if answer is None else _group(answer, found is True, opened)
         graded.append(Graded(problem, index, solution, answer, group, found))
@@ -216,23 +218,23 @@ def _group(answer: str, correct: bool, opened: list[tuple[str, bool]]) -> int:
 
 
 def _item(subset: str, one: Graded, split: str) -> Item:
-    problem, generator = one.problem, one.solution.generator
+    problem, generator = one.problem, one.made.generator
     groups = {**problem.groups, **({} if generator is None else {"generator": generator})}
-    steps = split_steps(one.solution.text, split)
+    steps = split_steps(one.made.solution, split)
     trace = Trace(one.id, problem.problem, steps, problem.answer, cluster=problem.id)
     return Item(subset, trace, Gold(None, one.correct, Candidate(problem.id, one.group, groups)))
 
 
 def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]], graded: Sequence[Graded]) -> JSON:
     """Say what the file holds, all of it, whatever a run's limit is."""
-    marked = [one for one in graded if one.solution.marked is not None]
+    marked = [one for one in graded if one.made.is_correct is not None]
     differing = list(_disagreements(marked))
-    written = [one for one in graded if one.solution.text.strip()]
+    written = [one for one in graded if one.made.solution.strip()]
     return {
         "problems": len(problems),
-        "with_candidates": sum(bool(line.solutions) for line, _ in matched),
+        "with_candidates": sum(bool(line.candidates) for line, _ in matched),
         "candidates": len(graded),
-        "per_problem": {str(n): count for n, count in sorted(Counter(len(x.solutions) for x, _ in matched).items())},
+        "per_problem": {str(n): count for n, count in sorted(Counter(len(x.candidates) for x, _ in matched).items())},
         "empty": len(graded) - len(written),
         "no_answer": sum(one.answer is None for one in written),
         "undecided": sum(one.verdict is None for one in graded),
@@ -242,10 +244,10 @@ def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]],
 
 def _disagreements(marked: Sequence[Graded]) -> Iterator[JSON]:
     for one in marked:
-        if one.solution.marked is not one.correct:
+        if one.made.is_correct is not one.correct:
             yield {
                 "id": one.id,
-                "marked": one.solution.marked,
+                "marked": one.made.is_correct,
                 "graded": one.verdict,
                 "answer": one.answer,
                 "reference": one.problem.answer,

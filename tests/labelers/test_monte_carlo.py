@@ -345,7 +345,7 @@ def test_soft_labels_are_never_stopped_early(schedule):
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number"),
         ({"chat": "yes"}, "unknown chat setting 'yes'"),
         ({"prompt": "nowhere.txt"}, "prompt file nowhere.txt does not exist"),
-        ({"rollouts": "nowhere.jsonl"}, "cannot read rollouts from nowhere.jsonl"),
+        ({"rollouts": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
         ({"rollouts": "x.jsonl", "n": 4, "temperature": 1.0, "stop": "x"}, "so temperature and stop would do nothing"),
         ({"rollouts": "x.jsonl", "max_new_tokens": 64}, "so max_new_tokens would do nothing"),
     ],
@@ -654,7 +654,6 @@ def test_a_success_beyond_what_was_asked_for_does_not_count(tmp_path):
     "damage",
     [
         b'{"role": "policy", "step": 1',
-        b"",
         b"[1]",
         b"null",
         b'"policy"',
@@ -671,7 +670,8 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path, damage):
     file.write_bytes(b"\n".join([good, good, damage, good]) + b"\n")
     with pytest.raises(UsageError) as caught:
         MonteCarlo(rollouts=str(file))
-    assert f"{file}:3" in str(caught.value)
+    assert f"{file}, line 3 " in str(caught.value)
+    assert "the rollouts of a run with --log_samples" in str(caught.value)
 
 
 def test_recorded_rollouts_need_no_model(tmp_path):
