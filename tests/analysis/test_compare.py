@@ -530,7 +530,7 @@ def test_wrong_usage_on_the_command_line(cli: Cli) -> None:
 # --- one directory --------------------------------------------------------------------------------------------------
 
 
-def test_interrupt_and_go_on(cli: Cli, register: Register) -> None:
+def test_interrupt_and_go_on(cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Paid):
         interrupted_at: ClassVar[str] = "b0"
 
