@@ -15,9 +15,8 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.api.utils import Message
 
 from cpmi_eval.errors import UnknownNameError
-from cpmi_eval.labelers.judge import CRITIC_PROMPT
+from cpmi_eval.labelers.judge import CRITIC_PROMPT, tagged
 from cpmi_eval.labelers.prompts import fill
-from cpmi_eval.labelers.step_verdicts import tagged
 from cpmi_eval.labelers.verdicts import parse_verdict
 from cpmi_eval.metrics.first_error import compute
 from cpmi_eval.metrics.outcome import Outcome

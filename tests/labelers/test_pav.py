@@ -6,7 +6,7 @@ import json
 from typing import ClassVar
 
 import pytest
-from test_monte_carlo import (
+from scripted import (
     RECOMPUTED,
     TOO_LONG,
     Scripted,
