@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -67,8 +68,8 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(args=args, prog_name="cpmi-eval", standalone_mode=False)
     except click.ClickException as error:
-        error.message = escape.terminal(error.message)
-        error.show()
+        error.show(told := io.StringIO())
+        say(told.getvalue().rstrip("\n"), err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cpmi_eval import registry
-from cpmi_eval.compare import Comparison, Row
+from cpmi_eval.compare import Comparison
+from cpmi_eval.compare import Row as Labeled
 from cpmi_eval.metrics.spec import spec_of, specs_of
 from cpmi_eval.reports import format as fmt
-from cpmi_eval.reports.grid import Cell, Column, Grid, Line
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line, Row
 
 COSTS = {
     "seconds": ("wall time", fmt.seconds),
@@ -31,7 +32,7 @@ def compare_report(comparison: Comparison) -> list[Grid | Line]:
         "scored",
     ]
     columns = (Column("labeler", fold=True), Column("kind"), *(Column(one, right=True) for one in headings))
-    rows = tuple(
+    rows: tuple[Row, ...] = tuple(
         [
             fmt.scorer(row.name, row.settings, row.uses_reference),
             row.kind,
@@ -75,7 +76,7 @@ def relative(value: float | None) -> str:
     return f"{share:.2g}%" if share >= 0.01 or share == 0 else "<0.01%"
 
 
-def _cost(row: Row, name: str, device: str) -> Cell:
+def _cost(row: Labeled, name: str, device: str) -> Cell:
     if row.costs is None or (name == "device_seconds" and row.device != device):
         return Cell("–")
     _, form = COSTS[name]

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from cpmi_eval.gate.check import Report
 from cpmi_eval.gate.checks import Check
 from cpmi_eval.reports import escape, grid
-from cpmi_eval.reports.grid import Cell, Column, Grid, Line
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line, Row
 
 STYLES = {"pass": "green", "fail": "bold red", "skipped": "dim"}
 SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "skipped": "⚪ skipped"}
@@ -35,7 +35,7 @@ def gate_report(report: Report, *, update: bool = False) -> list[Grid | Line]:
 
 
 def _checks(report: Report, words: dict[str, str], title: str = "", indent: str = "") -> Grid:
-    rows = tuple(
+    rows: tuple[Row, ...] = tuple(
         [
             one.name,
             Cell(words.get(one.verdict, one.verdict), STYLES[one.verdict]),

@@ -65,7 +65,7 @@ class Line:
         return "".join(text for text, _ in self.pieces)
 
 
-Row: TypeAlias = Sequence["str | Cell"]
+Row: TypeAlias = Sequence[str | Cell]
 
 
 @dataclass(frozen=True)
