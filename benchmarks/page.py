@@ -28,7 +28,8 @@ import cpmi_eval
 from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.leaderboards.schema import Row
 from cpmi_eval.metrics.thresholds import first_below
-from cpmi_eval.records import Record, Run, read_run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import Run, read_run
 from cpmi_eval.reports.page import Board, Placed, page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))

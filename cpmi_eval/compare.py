@@ -17,12 +17,15 @@ from typing import Any
 
 from cpmi_eval import cost, registry, settings
 from cpmi_eval.config import RunConfig
-from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
-from cpmi_eval.manifest import differences, model_differences
+from cpmi_eval.manifest import model_differences
+from cpmi_eval.record.journal import differences
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
 from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
-from cpmi_eval.store import Store, read_json, write_json
+from cpmi_eval.record import door
+from cpmi_eval.record.results import Manifest, Total
+from cpmi_eval.record.rows import Row as Scored
+from cpmi_eval.record.store import Store
 from cpmi_eval.types import JSON
 
 log = logging.getLogger(__name__)
@@ -130,16 +133,11 @@ class Costs:
     peak_memory_bytes: int
 
     @classmethod
-    def of(cls, rows: Iterable[JSON]) -> Costs:
-        """Add up rows of samples.jsonl."""
-        total = cost.total([row["cost"] for row in rows], [])
-        tokens = cost.read_tokens(total["tokens"])
-        return cls(
-            total["wall_seconds"]["score"],
-            total["device_seconds"],
-            *(tokens.requested, tokens.computed, tokens.generated),
-            total["peak_memory_bytes"],
-        )
+    def of(cls, rows: Iterable[Scored]) -> Costs:
+        """Add up rows of a run."""
+        total = Total.of([row.cost for row in rows], ())
+        counts = (total.tokens.requested, total.tokens.computed, total.tokens.generated)
+        return cls(total.wall_seconds["score"], total.device_seconds, *counts, total.peak_memory_bytes)
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ class _Done:
     entry: _Entry
     result: RunResult | None
     failure: str | None
-    manifest: JSON | None
+    manifest: Manifest | None
 
 
 def compare(
@@ -268,7 +266,7 @@ def compare(
     for entry in plan.entries:
         done.append(_attempt(entry, fresh, progress, pool))
         comparison = _assemble(plan, done)
-        write_json(plan.path / FILE, comparison.as_dict())
+        door.write_json(plan.path / FILE, comparison.as_dict())
     return comparison
 
 
@@ -330,7 +328,7 @@ def _claim(comparison: Comparison, common: RunConfig, fresh: bool) -> None:
     path, file = comparison.path, comparison.path / FILE
     if file.exists() and not fresh:
         ours = _common_identity(common)
-        differ = differences(read_json(file).get("config", {}), ours, ours)
+        differ = differences(door.read_json(file, dict).get("config", {}), ours, ours)
         if differ:
             raise StoreError(f"{path} holds a different comparison ({differ}). Use another --output_path, or --fresh")
         return
@@ -338,7 +336,7 @@ def _claim(comparison: Comparison, common: RunConfig, fresh: bool) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if not file.exists() and any(path.iterdir()):
             raise StoreError(f"{path} is not empty and holds no comparison; choose another --output_path")
-        write_json(file, comparison.as_dict())
+        door.write_json(file, comparison.as_dict())
     except FileExistsError:
         raise StoreError(f"{path} is a file; --output_path takes a directory") from None
     except OSError as error:
@@ -361,7 +359,7 @@ def _attempt(entry: _Entry, fresh: bool, progress: Callable[[Progress], None] | 
     return _Done(entry, result, failure, _manifest(entry.config))
 
 
-def _manifest(config: RunConfig) -> JSON | None:
+def _manifest(config: RunConfig) -> Manifest | None:
     try:
         return Store(Path(str(config.output_path))).manifest()
     except StoreError:
@@ -386,16 +384,14 @@ def _assemble(plan: _Plan, done: Sequence[_Done]) -> Comparison:
         loading=_loading(manifests),
         synthetic=plan.synthetic,
         config={key: value for key, value in plan.common.as_dict().items() if key not in NOT_COMMON},
-        **_circumstances(manifests, plan.path),
+        **_circumstances(manifests),
     )
 
 
 def _finished(result: RunResult) -> set[tuple[str, str]]:
     """Return the traces whose costs are complete: what failed may have stopped half-way."""
     return {
-        (row["task"], row["id"])
-        for row in result.rows
-        if row["error"] is None or row["error"]["kind"] in COMPLETE_ERRORS
+        row.key for row in result.rows if row.error is None or row.error.kind in COMPLETE_ERRORS
     }
 
 
@@ -415,10 +411,10 @@ def _row(done: _Done, shared: set[tuple[str, str]], reference: RunResult | None)
     return replace(
         row,
         traces=len(result.rows),
-        scored=sum(part["scored"] for part in result.summary["coverage"].values()),
+        scored=sum(part.scored for part in result.run.results.coverage.values()),
         failed=result.failed,
-        errors=result.summary["errors"],
-        metrics=result.summary["results"][done.entry.config.task],
+        errors=result.run.results.errors,
+        metrics={name: one.as_dict() for name, one in result.results[done.entry.config.task].items()},
         device=_device(result),
         costs=Costs.of(result.rows),
         relative=_relative(result, reference, shared) if reference is not None and shared else None,
@@ -434,7 +430,7 @@ def _device(result: RunResult) -> str:
 def _relative(result: RunResult, reference: RunResult, shared: set[tuple[str, str]]) -> dict[str, float | None]:
     """Return costs over the shared traces as multiples of the reference's; ``None`` where that makes no sense."""
     ours, theirs = (
-        asdict(Costs.of(row for row in one.rows if (row["task"], row["id"]) in shared)) for one in (result, reference)
+        asdict(Costs.of(row for row in one.rows if row.key in shared)) for one in (result, reference)
     )
     comparable = {name for name, value in theirs.items() if value}
     if _device(result) != _device(reference):  # seconds of a CPU and of a GPU are not the same thing
@@ -444,27 +440,27 @@ def _relative(result: RunResult, reference: RunResult, shared: set[tuple[str, st
     return {name: ours[name] / theirs[name] if name in comparable else None for name in ours}
 
 
-def _loading(manifests: Iterable[JSON]) -> dict[str, float]:
+def _loading(manifests: Iterable[Manifest]) -> dict[str, float]:
     """Add up the seconds that are no scoring, over all runs and their sessions."""
     phases: dict[str, float] = {}
     for manifest in manifests:
-        for session in manifest["sessions"]:
-            for name, seconds in session["seconds"].items():
+        for session in manifest.sessions:
+            for name, seconds in session.seconds.items():
                 phases[name] = phases.get(name, 0.0) + seconds
     return phases
 
 
-def _circumstances(manifests: Sequence[JSON], path: Path) -> dict[str, Any]:
+def _circumstances(manifests: Sequence[Manifest]) -> dict[str, Any]:
     """Return machine, versions and model of the runs, and which of these are not the same for all."""
     found: dict[str, Any] = {}
     mixed: list[str] = []
     for key in ("machine", "versions"):
-        values = [manifest[key] for manifest in manifests]
+        values = [getattr(manifest, key) for manifest in manifests]
         names = sorted({name for value in values for name in value})
         if any(differences(values[0], value, names) for value in values[1:]):
             mixed.append(key)
         found[key] = values[0] if values else None
-    used = [read_model(one["model"], path / "manifest.json") for one in manifests]
+    used = [one.model for one in manifests]
     models = [replace(one, others={}) for one in used if one is not None]  # each labeler may have others of its own
     if any(model_differences(models[0], one) for one in models[1:]):
         mixed.append("model")

@@ -45,6 +45,16 @@ class Share:
     wall_seconds: float | None = None
     waited_seconds: float | None = None
 
+    @classmethod
+    def nothing(cls) -> Share:
+        """What a trace cost that nobody has scored."""
+        return cls(0.0, 0.0, Tokens(), 0)
+
+    @property
+    def passed(self) -> float:
+        """Seconds of the run's wall time that the row accounts for."""
+        return self.seconds if self.wall_seconds is None else self.wall_seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Return it under the names used in run files."""
         return {
@@ -55,11 +65,6 @@ class Share:
             **({} if self.wall_seconds is None else {"wall_seconds": self.wall_seconds}),
             **({} if self.waited_seconds is None else {"waited_seconds": self.waited_seconds}),
         }
-
-
-def read_tokens(counts: Mapping[str, int]) -> Tokens:
-    """Return the counts of a run file; what follows from the others is not read."""
-    return Tokens(counts["requested"], counts["computed"], counts["generated"])
 
 
 @dataclass
@@ -130,39 +135,3 @@ def shares(
         )
         for part, one in zip(parts, tokens, strict=True)
     ]
-
-
-def total(costs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the run's cost over all sessions: scoring from the costs of its rows, other phases from the sessions.
-
-    ``waited_seconds`` is there where some backend could tell. Where sessions had workers, ``workers`` is the most that
-    any of them had, beside what became of their batches.
-    """
-    phases: dict[str, float] = {}
-    for session in sessions:
-        for name, seconds in session["seconds"].items():
-            phases[name] = phases.get(name, 0.0) + seconds
-    phases["score"] = sum(one.get("wall_seconds", one["seconds"]) for one in costs)
-    tokens = sum((read_tokens(one["tokens"]) for one in costs), Tokens())
-    peaks = [one["peak_memory_bytes"] for one in costs]
-    waited = [one["waited_seconds"] for one in costs if "waited_seconds" in one]
-    return {
-        "wall_seconds": {**phases, "total": sum(phases.values())},
-        "device_seconds": sum(one["device_seconds"] for one in costs),
-        "tokens": tokens.as_dict(),
-        **({"waited_seconds": sum(waited)} if waited else {}),
-        "peak_memory_bytes": max(peaks, default=0),
-        "sessions": len(sessions),
-        **_workers([session["workers"] for session in sessions if "workers" in session]),
-    }
-
-
-def _workers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Add up what sessions say of their workers; nothing where none had any."""
-    if not records:
-        return {}
-    return {
-        "workers": max(one["count"] for one in records),
-        "worker_restarts": sum(one["restarts"] for one in records),
-        "retried_batches": sum(one["retried_batches"] for one in records),
-    }

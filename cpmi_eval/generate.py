@@ -22,13 +22,15 @@ from typing import Any
 
 from cpmi_eval import registry, settings
 from cpmi_eval.backends.models import DEFAULT_MODEL
-from cpmi_eval.description import ModelDescription, checked
+from cpmi_eval.record.model import ModelDescription, checked
 from cpmi_eval.errors import DataError, StoreError, UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
-from cpmi_eval.manifest import differences, package_versions
+from cpmi_eval.manifest import package_versions
+from cpmi_eval.record.journal import differences
 from cpmi_eval.protocols import BackendOptions, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
-from cpmi_eval.store import read_json, replace_text, to_lines, whole_lines, write_json
+from cpmi_eval.record import door
+from cpmi_eval.record.journal import Journal
 from cpmi_eval.tasks.candidates import Solution
 from cpmi_eval.tasks.problems import SOURCES, load_problems
 from cpmi_eval.tasks.references import problem_key
@@ -211,22 +213,18 @@ class _Partial:
             StoreError: it belongs to other settings.
         """
         self.path = path
-        self.header: JSON = {"identity": identity, "model": None}
-        self.rows: dict[str, JSON] = {}
+        self.journal: Journal[JSON] = Journal(path, dict)
         if fresh:
-            path.unlink(missing_ok=True)
-        lines = whole_lines(path).splitlines() if path.exists() else []
-        if not lines:
-            return
+            self.journal.remove()
+        header, rows = self.journal.headed()
+        self.header: JSON = header or {"identity": identity, "model": None}
         try:
-            header, *rows = map(json.loads, lines)
-            self.rows = {row["id"]: row for row in rows}
-            theirs = header["identity"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}); start anew with --fresh") from error
+            self.rows: dict[str, JSON] = {row["id"]: row for row in rows}
+            theirs = self.header["identity"]
+        except KeyError as error:
+            raise StoreError(f"{path} is damaged: it lacks {error}; start anew with --fresh") from None
         if differ := differences(theirs, identity, sorted({*theirs, *identity})):
             raise StoreError(f"{path} holds candidates of other settings ({differ}). Use another --to, or --fresh")
-        self.header = header
 
     def belong(self, model: ModelDescription) -> None:
         """Note the model, or make sure that it is the one that drew the rest.
@@ -240,13 +238,11 @@ class _Partial:
             raise StoreError(f"{self.path} was begun with another model or device ({differ}); use --fresh")
         if theirs is None:
             self.header["model"] = own
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path, to_lines([self.header]))
+            self.journal.begin(self.header)
 
     def add(self, rows: Sequence[JSON]) -> None:
         """Append finished problems."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(to_lines(rows))
+        self.journal.append(rows)
         self.rows |= {row["id"]: row for row in rows}
 
     @property
@@ -325,7 +321,7 @@ def _finished(path: Path, identity: JSON, fresh: bool) -> Generated | None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if not _about_path(path).exists():
         raise StoreError(f"{path} exists and was not made by generate; remove it or choose another --to")
-    about = read_json(_about_path(path))
+    about: JSON = door.read_json(_about_path(path), dict)
     if "identity" not in about:
         raise StoreError(f"{_about_path(path)} was not made by generate; choose another --to")
     if about["sha256"] != sha256:
@@ -335,7 +331,7 @@ def _finished(path: Path, identity: JSON, fresh: bool) -> Generated | None:
     if differ := differences(about["identity"], identity, sorted({*about["identity"], *identity})):
         raise StoreError(f"{path} holds candidates of other settings ({differ}). Use another --to, or --fresh")
     failed = _failed_path(path)
-    failures = tuple(map(json.loads, failed.read_bytes().splitlines())) if failed.exists() else ()
+    failures = tuple(door.read_lines(failed, dict)) if failed.exists() else ()
     return Generated(path, about, failures)
 
 
@@ -349,7 +345,7 @@ def _save(
 ) -> Generated:
     """Write the file and what lies beside it; the file itself comes last but one, the partial one goes last."""
     path, rows = Path(config.to), [partial.rows[one.id] for one in problems]
-    lines = to_lines(_line(problem, row) for problem, row in zip(problems, rows, strict=True))
+    lines = door.to_lines(_line(problem, row) for problem, row in zip(problems, rows, strict=True))
     failures = tuple({"id": row["id"], **row["failure"]} for row in rows if row["failure"])
     about = {
         "identity": identity,
@@ -359,15 +355,15 @@ def _save(
         "counts": _counts(rows),
         "tokens": dict(sum((Counter(row["tokens"]) for row in rows), Counter[str]())),
         "wall_seconds": seconds,
-        "sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        "sha256": hashlib.sha256(lines).hexdigest(),
     }
     if failures:
-        replace_text(_failed_path(path), to_lines(failures))
+        door.replace_bytes(_failed_path(path), door.to_lines(failures))
     else:
         _failed_path(path).unlink(missing_ok=True)
-    write_json(_about_path(path), about)
-    replace_text(path, lines)
-    partial.path.unlink()
+    door.write_json(_about_path(path), about)
+    door.replace_bytes(path, lines)
+    partial.journal.remove()
     return Generated(path, about, failures)
 
 

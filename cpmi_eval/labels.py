@@ -12,7 +12,6 @@ critic) is not looked at. What cannot be labelled is listed with the reason.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +20,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from cpmi_eval import settings
-from cpmi_eval.errors import DataError, StoreError, UsageError
+from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.labelers.normalize import NORMALIZE
 from cpmi_eval.metrics.thresholds import Threshold, threshold
-from cpmi_eval.store import Store, parse_rows, read_results, replace_text, to_lines, write_json
+from cpmi_eval.record import door
+from cpmi_eval.record.run import Run, read_run
+from cpmi_eval.record.store import Store
 from cpmi_eval.types import JSON, Failure
 
 TAG = "ки"  # closes a step in Math-Shepherd's input
@@ -181,18 +184,11 @@ def read_labels(path: Path, form: str) -> list[Example]:
     """
     read = FORMATS[settings.choice("format", form, tuple(FORMATS))].read
     examples = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read labels from {path}: {error.strerror or error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, row in enumerate(door.read_lines(path, dict, door.Source(str(path), DataError)), 1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("expected an object")
             examples.append(read(row))
         except ValueError as error:
-            raise DataError(f"{path}:{number} is not a line of the format {form}: {error}") from error
+            raise DataError(f"{path}, line {number} is not a line of the format {form}: {error}") from error
     return examples
 
 
@@ -258,13 +254,15 @@ class TrainingSet:
 
     def save(self, path: Path) -> None:
         """Replace ``path`` and what lies beside it: PATH.json (``about``) and, if any, PATH.failed.jsonl."""
-        lines, failed = to_lines(self.rows), failed_path(path)
-        replace_text(path, lines)
+        lines, failed = door.to_lines(self.rows), failed_path(path)
+        about = {**self.about, "sha256": hashlib.sha256(lines).hexdigest()}
+        door.write_json(about_path(path), about)  # first: it tells a file that is its own from one that is not
         if self.failures:
-            replace_text(failed, to_lines(self.failures))
+            door.replace_bytes(failed, door.to_lines(self.failures))
         else:
-            failed.unlink(missing_ok=True)
-        write_json(about_path(path), {**self.about, "sha256": hashlib.sha256(lines.encode()).hexdigest()})
+            with door.writing(failed):
+                failed.unlink(missing_ok=True)
+        door.replace_bytes(path, lines)
 
 
 def failed_path(path: Path) -> Path:
@@ -285,9 +283,11 @@ def check_target(path: Path) -> None:
     """
     if path.is_dir():
         raise UsageError(f"{path} is a directory; --to takes a file")
-    there = [one for one in (path, about_path(path)) if one.exists()]
-    if len(there) == 1:
-        raise UsageError(f"{there[0]} exists and is no part of a training set; remove it or choose another --to")
+    about = about_path(path)
+    if path.exists() and not about.exists():
+        raise UsageError(f"{path} exists and is no part of a training set; remove it or choose another --to")
+    if about.exists() and "sha256" not in door.read_json(about, dict):
+        raise UsageError(f"{about} exists and is no part of a training set; remove it or choose another --to")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -301,54 +301,37 @@ def label_run(folder: Path, labelling: Labelling) -> TrainingSet:
         StoreError: no finished run.
         UsageError: the native threshold is asked of a run that has none.
     """
-    summary, pairs = _read_run(folder)
-    rule = _rule(labelling, summary, folder)
-    scores = _normalized([row["scores"] or [] for _, row in pairs], labelling.normalize)
+    run, answers = read_run(folder), {text.key: text.answer for text in Store(folder).texts()}
+    rule = _rule(labelling, run)
+    scores = _normalized([record.scores or () for record in run.records], labelling.normalize)
     labels: list[float] = []
     rows: list[JSON] = []
     failures: list[JSON] = []
-    for (trace, row), own in zip(pairs, scores, strict=True):
-        if row["error"]:
-            failures.append(_failure(trace, Failure(**row["error"])))
+    for record, own in zip(run.records, scores, strict=True):
+        if record.error:
+            failures.append(_failure(record.id, record.error))
             continue
-        example = Example(trace["problem"], tuple(trace["steps"]), _decided(own, rule))
-        origin = Origin(trace["id"], trace["task"], trace["answer"], summary["labeler"]["name"])
+        example = Example(record.problem, record.steps, _decided(own, rule))
+        origin = Origin(record.id, record.part, answers[record.part, record.id], run.results.labeler.name)
         written = FORMATS[labelling.form].write(example, origin)
         if isinstance(written, Failure):
-            failures.append(_failure(trace, written))
+            failures.append(_failure(record.id, written))
         else:
             rows.append(written)
             labels += example.labels
-    about = {**_basis(folder, summary, labelling, rule), "counts": _counts(labels, rule, rows, failures)}
+    about = {**_basis(run, labelling, rule), "counts": _counts(labels, rule, rows, failures)}
     return TrainingSet(tuple(rows), tuple(failures), about)
 
 
-def _read_run(folder: Path) -> tuple[JSON, list[tuple[JSON, JSON]]]:
-    """Return a run's results, and each of its traces with its row."""
-    summary = read_results(folder)
-    store = Store(folder)
-    try:
-        rows = {
-            (row["task"], row["id"]): row for row in parse_rows(store.samples_path.read_bytes(), store.samples_path)
-        }
-        traces = [json.loads(line) for line in store.traces_path.read_bytes().splitlines()]
-        return summary, [(trace, rows[trace["task"], trace["id"]]) for trace in traces]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{folder} lacks traces or their rows ({type(error).__name__}: {error}); the command that made the run "
-            "completes it"
-        ) from error
-
-
-def _rule(labelling: Labelling, summary: JSON, folder: Path) -> Threshold | None:
-    recorded, labeler = summary["threshold"], summary["labeler"]
-    native = recorded["value"] if recorded["protocol"] == "native" else labeler.get("native_threshold")
-    if labelling.threshold == "native" and recorded["protocol"] != "native" and "native_threshold" not in labeler:
+def _rule(labelling: Labelling, run: Run) -> Threshold | None:
+    recorded, own = run.results.threshold, run.results.labeler.native_threshold
+    native = recorded.value if recorded.protocol == "native" else None if own is UNSET else own
+    if labelling.threshold == "native" and recorded.protocol != "native" and own is UNSET:
         raise UsageError(
-            f"{folder} was run with --threshold {recorded['protocol']} and does not say what is native to its labeler; "
+            f"{run.path} was run with --threshold {recorded.protocol} and does not say what is native to its labeler; "
             "give --threshold fixed:x"
         )
-    return labelling.rule(labeler["name"], native)
+    return labelling.rule(run.results.labeler.name, native)
 
 
 def _normalized(scores: Sequence[Sequence[float]], name: str | None) -> Iterator[Sequence[float]]:
@@ -366,22 +349,21 @@ def _decided(scores: Sequence[float], rule: Threshold | None) -> tuple[float, ..
     return tuple(scores) if cut is None else tuple(score >= cut for score in scores)
 
 
-def _failure(trace: JSON, failure: Failure) -> JSON:
-    return {"id": trace["id"], "reason": failure.kind, "message": failure.message}
+def _failure(name: str, failure: Failure) -> JSON:
+    return {"id": name, "reason": failure.kind, "message": failure.message}
 
 
-def _basis(folder: Path, summary: JSON, labelling: Labelling, rule: Threshold | None) -> JSON:
+def _basis(run: Run, labelling: Labelling, rule: Threshold | None) -> JSON:
     """Return what the labels depend on."""
+    results, summary = run.results, run.summary
     return {
         "format": labelling.form,
         "threshold": None if rule is None else asdict(rule),
         "normalize": labelling.normalize,
-        "labeler": {**summary["labeler"], "args": summary["config"]["labeler_args"]},
-        "model": summary["model"],
-        "task": summary["config"]["task"],
-        "data": summary["data"],
-        "run": str(folder),
-        "versions": summary["versions"],
+        "labeler": {**results.labeler.as_dict(), "args": results.config.labeler_args},
+        **{name: summary[name] for name in ("model", "data", "versions")},
+        "task": results.task,
+        "run": str(run.path),
     }
 
 

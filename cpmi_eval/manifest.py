@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,10 +16,11 @@ from cpmi_eval import settings
 from cpmi_eval.backends.models import sha256_of
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter
-from cpmi_eval.description import ModelDescription
-from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError, UsageError
-from cpmi_eval.store import SCHEMA_VERSION, Store, write_json
+from cpmi_eval.record.journal import differences
+from cpmi_eval.record.model import ModelDescription
+from cpmi_eval.record.results import FORMAT, Config, Manifest, Session
+from cpmi_eval.record.store import Store
 from cpmi_eval.types import JSON, TaskData
 
 log = logging.getLogger(__name__)
@@ -27,14 +28,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("cpmi-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "scikit-learn", "mpmath")
 
 
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Say which of ``keys`` differ and how; empty if none does."""
-    return "; ".join(
-        f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in keys if theirs.get(key) != ours.get(key)
-    )
-
-
-def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
+def open_manifest(store: Store, config: RunConfig, data: TaskData) -> Manifest:
     """Return the directory's manifest, or write a new one.
 
     Raises:
@@ -46,30 +40,25 @@ def open_manifest(store: Store, config: RunConfig, data: TaskData) -> JSON:
         "files": {name: sha256_of([path]) for name, path in _files(config.labeler_args)},
     }
     manifest = store.manifest()
-    if manifest is not None and manifest.get("schema_version") != SCHEMA_VERSION:
-        raise StoreError(
-            f"{store.path} was written by another version of cpmi-eval (run format {manifest.get('schema_version')}, "
-            f"here {SCHEMA_VERSION}); use another --output_path, or --fresh"
-        )
-    if manifest is not None and (manifest["sessions"] or store.samples_path.exists()):  # else it never got to score
-        theirs = manifest.get("identity", {})
+    if manifest is not None and (manifest.sessions or store.samples_path.exists()):  # else it never got to score
+        theirs = manifest.identity
         differ = differences(theirs, identity, sorted({*identity, *theirs}))
         if differ:
             raise StoreError(f"{store.path} holds a different run ({differ}). Use another --output_path, or --fresh")
         return manifest
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": config.as_dict(),
-        "identity": identity,
-        "versions": package_versions(),
-        "machine": {"platform": platform.platform(), "processor": platform.machine()},
-        "data": identity["data"],
-        "model": None,
-        "sessions": [],
-    }
-    write_json(store.manifest_path, manifest)
-    return manifest
+    return store.keep(
+        Manifest(
+            schema_version=FORMAT,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=Config(**{**config.as_dict(), "subset": tuple(config.subset)}),
+            identity=identity,
+            versions=package_versions(),
+            machine={"platform": platform.platform(), "processor": platform.machine()},
+            data=data.provenance,
+            model=None,
+            sessions=(),
+        )
+    )
 
 
 def _files(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -112,20 +101,27 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def start_session(store: Store, manifest: JSON, model: ModelDescription | None, meter: Meter) -> None:
-    """Record the model and what loading cost.
+def start_session(store: Store, manifest: Manifest, model: ModelDescription | None, meter: Meter) -> Manifest:
+    """Record the model and what loading cost; return the manifest that is now on disk.
 
     Raises:
         StoreError: the run was begun with another model, device, dtype or batching.
     """
-    theirs = read_model(manifest["model"], store.manifest_path)
+    theirs = manifest.model
     if theirs is not None and model is not None and (differ := model_differences(theirs, model)):
         raise StoreError(f"{store.path} was begun with another model or device ({differ}); use --fresh")
-    manifest["model"] = None if model is None else model.as_dict()
     versions = package_versions()
-    differ = differences(manifest["versions"], versions, sorted(versions))
-    if differ and manifest["sessions"]:
+    differ = differences(manifest.versions, versions, sorted(versions))
+    if differ and manifest.sessions:
         log.warning("this run was begun with other versions (%s); --fresh repeats all of it with these", differ)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest["sessions"].append({"started": started, "seconds": dict(meter.seconds), "versions": versions})
-    write_json(store.manifest_path, manifest)
+    session = Session(started=started, seconds=dict(meter.seconds), versions=versions)
+    return store.keep(manifest.replaced(model=model, sessions=(*manifest.sessions, session)))
+
+
+def with_workers(store: Store, manifest: Manifest, workers: JSON | None) -> Manifest:
+    """Keep what became of the last session's workers, where that has changed."""
+    if workers is None or not manifest.sessions or manifest.sessions[-1].workers == workers:
+        return manifest
+    *earlier, last = manifest.sessions
+    return store.keep(manifest.replaced(sessions=(*earlier, last.replaced(workers=workers))))

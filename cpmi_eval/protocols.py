@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import (
     JSON,
     Enough,
@@ -195,8 +195,8 @@ class LoadsModels(Protocol):
 class SeesAll(Protocol):
     """A labeler whose scores depend on those of all traces, such as ranks among them."""
 
-    def finish(self, rows: Sequence[JSON]) -> list[list[float] | None]:
-        """Return the final scores of each row (as in samples.jsonl), from its ``details``; ``None`` where it failed.
+    def finish(self, rows: Sequence[Row]) -> list[list[float] | None]:
+        """Return the final scores of each row of samples.jsonl, from its ``details``; ``None`` where it failed.
 
         Called on all rows once every trace is scored, and again on the same rows when a finished run is read.
         """

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from cpmi_eval import cost, registry, settings
 from cpmi_eval.cluster import Workers
 from cpmi_eval.config import RunConfig
-from cpmi_eval.description import ModelDescription
-from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.execution import Batch, Executor, InProcess, Opener
-from cpmi_eval.manifest import open_manifest, start_session
+from cpmi_eval.manifest import open_manifest, start_session, with_workers
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.thresholds import Decisions, Threshold
@@ -30,9 +28,11 @@ from cpmi_eval.protocols import (
     SeesAll,
     Task,
 )
-from cpmi_eval.records import build, unscored
+from cpmi_eval.record.model import ModelDescription
+from cpmi_eval.record.rows import Key, Record, Row, TraceText, check, join, part_of, rollouts_of
+from cpmi_eval.record.run import Run
+from cpmi_eval.record.store import Store
 from cpmi_eval.seeding import derive_seed
-from cpmi_eval.store import Store, write_json
 from cpmi_eval.summary import summarize
 from cpmi_eval.types import JSON, Item, Scored, StepScores, TaskData, TraceFailure
 
@@ -63,29 +63,35 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run. ``summary`` is the content of results.json, ``rows`` that of samples.jsonl in task order."""
+    """A finished run. ``rows`` is the content of samples.jsonl in task order, ``run`` all of it as types."""
 
-    path: Path
-    summary: JSON
-    rows: tuple[JSON, ...]
+    run: Run
+    rows: tuple[Row, ...]
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self.run.path
+
+    @property
+    def summary(self) -> JSON:
+        """The content of results.json."""
+        return self.run.summary
 
     @property
     def results(self) -> Mapping[str, Mapping[str, Metric]]:
         """Metrics by task (``processbench/gsm8k``, and ``processbench`` for the mean over subsets)."""
-        return {
-            task: {name: Metric.from_dict(entry) for name, entry in metrics.items()}
-            for task, metrics in self.summary["results"].items()
-        }
+        return self.run.results.results
 
     @property
     def model(self) -> ModelDescription | None:
         """The model that was used; ``None`` where none was."""
-        return read_model(self.summary["model"], self.path / "results.json")
+        return self.run.model
 
     @property
     def failed(self) -> int:
         """Rows that errored; traces without a reference answer are the data's matter and not counted."""
-        return sum(n for kind, n in self.summary["errors"].items() if kind != "no_reference")
+        return self.run.results.failed
 
 
 @dataclass(frozen=True)
@@ -185,35 +191,51 @@ def run(
         if fresh and (aside := store.set_aside()):
             log.info("the earlier run is now in %s", aside)
         manifest = open_manifest(store, config, data)
-        texts = list(_trace_rows(data, config.task))
-        store.write_traces(texts)
-        keys = {_key(item, config.task): item for item in data.items}
-        rows = {(row["task"], row["id"]): row for row in store.rows()}
-        if not rows.keys() <= keys.keys():
-            raise StoreError(f"{store.samples_path} has rows of other traces than this run's; start anew with --fresh")
-        if len(rows) == len(keys):
+        texts = [TraceText.of(item, config.task) for item in data.items]
+        store.write_texts(texts)
+        rows = _finished_rows(store, {text.key: item for text, item in zip(texts, data.items, strict=True)})
+        if len(rows) == len(texts):
             log.info("%s is complete: nothing is scored again; --fresh repeats the run", store.path)
         else:
-            report(Progress(len(rows), len(keys), "loading the model"))
+            report(Progress(len(rows), len(texts), "loading the model"))
             store.drop_rollouts(rows.keys())
             try:
-                model = executor.open(meter)
-                start_session(store, manifest, model, meter)
-                _record(store, manifest, executor)
+                manifest = start_session(store, manifest, executor.open(meter), meter)
+                manifest = with_workers(store, manifest, executor.record())
                 try:
                     for row in _score(setup, data, executor, rows, store, report):
-                        rows[row["task"], row["id"]] = row
-                        _record(store, manifest, executor)
+                        rows[row.key] = row
+                        manifest = with_workers(store, manifest, executor.record())
                 finally:
-                    _record(store, manifest, executor)
+                    manifest = with_workers(store, manifest, executor.record())
             finally:
                 executor.close()
-        ordered, decided = _finished(setup, [rows[key] for key in keys], texts, store)
-        summary = summarize(config, setup.task, setup.labeler, decided, data, build(ordered, texts), manifest)
-        write_json(store.results_path, summary)
+        ordered, decided = _finished(setup, [rows[text.key] for text in texts], texts, store)
+        records = join(ordered, texts, store.samples_path)
+        results = summarize(setup.task, setup.labeler, decided, data, records, manifest)
+        store.write_results(results)
         if config.log_samples and not store.rollouts_path.exists():
             log.warning("%s draws no samples with these settings: log_samples kept nothing", config.labeler)
-    return RunResult(setup.path, summary, ordered)
+    return RunResult(Run(setup.path, manifest, results, records), ordered)
+
+
+def _finished_rows(store: Store, items: Mapping[Key, Item]) -> dict[Key, Row]:
+    """The rows that are in the store.
+
+    Raises:
+        StoreError: one is of another trace, does not fit its trace, or has another annotation than the data.
+    """
+    rows = {row.key: row for row in store.samples.read()}
+    if not rows.keys() <= items.keys():
+        raise StoreError(f"{store.samples_path} has rows of other traces than this run's; start anew with --fresh")
+    for key, row in rows.items():
+        check(row, len(items[key].trace.steps), store.samples_path)
+        if row.gold != items[key].gold:
+            raise StoreError(
+                f"{store.samples_path}: the trace {row.id} of {row.task} has another annotation than the data; "
+                "start anew with --fresh"
+            )
+    return rows
 
 
 def _load(setup: _Setup) -> TaskData:
@@ -236,7 +258,7 @@ def _load(setup: _Setup) -> TaskData:
 def _check_threshold(setup: _Setup, data: TaskData) -> None:
     """Refuse a protocol that these traces give nothing to fit to, before any of them is scored."""
     if setup.protocol.fitted:
-        records = [unscored(item, *_key(item, setup.config.task)) for item in data.items]
+        records = [Record.unscored(item, setup.config.task) for item in data.items]
         thresholds.decide(setup.protocol, None, records, setup.config.seed)
 
 
@@ -258,17 +280,6 @@ def _limited(items: Sequence[Item], limit: int | float, seed: int, problems: boo
     return kept
 
 
-def _trace_rows(data: TaskData, task: str) -> Iterator[JSON]:
-    """Return the texts of the run's traces, so that a run directory can be read without its data."""
-    for item in data.items:
-        key, name = _key(item, task)
-        yield {"id": name, "task": key, **{k: v for k, v in asdict(item.trace).items() if k != "id"}}
-
-
-def _key(item: Item, task: str) -> tuple[str, str]:
-    return f"{task}/{item.subset}", item.trace.id
-
-
 def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executor:
     """Return what scores the run's batches.
 
@@ -284,29 +295,24 @@ def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executo
     return OnWorkers(setup.config, None if setup.backend_class is None else setup.options, workers)
 
 
-def _record(store: Store, manifest: JSON, executor: Executor) -> None:
-    """Keep in the manifest what became of the session's workers, whenever that changes."""
-    about = executor.record()
-    if about is not None and manifest["sessions"] and manifest["sessions"][-1].get("workers") != about:
-        manifest["sessions"][-1]["workers"] = about
-        write_json(store.manifest_path, manifest)
-
-
 def _finished(
-    setup: _Setup, rows: Sequence[JSON], texts: Sequence[JSON], store: Store
-) -> tuple[tuple[JSON, ...], Decisions]:
+    setup: _Setup, rows: Sequence[Row], texts: Sequence[TraceText], store: Store
+) -> tuple[tuple[Row, ...], Decisions]:
     """Return the rows with their final scores and predictions, where it takes all rows to tell them."""
     scored = list(rows)
     if isinstance(setup.labeler, SeesAll):
-        scored = [{**row, "scores": own} for row, own in zip(rows, setup.labeler.finish(rows), strict=True)]
+        final = setup.labeler.finish(rows)
+        scored = [
+            replace(row, scores=None if own is None else tuple(own)) for row, own in zip(rows, final, strict=True)
+        ]
     native = setup.labeler.native_threshold
-    decided = thresholds.decide(setup.protocol, native, build(scored, texts), setup.config.seed)
-    final = tuple(
-        {**row, "prediction": prediction} for row, prediction in zip(scored, decided.predictions, strict=True)
+    decided = thresholds.decide(
+        setup.protocol, native, join(scored, texts, store.samples_path), setup.config.seed
     )
-    if final != tuple(rows):
-        store.replace_rows(final)
-    return final, decided
+    done = tuple(replace(row, prediction=own) for row, own in zip(scored, decided.predictions, strict=True))
+    if done != tuple(rows):
+        store.replace_rows(done)
+    return done, decided
 
 
 def batches(
@@ -334,10 +340,10 @@ def _score(
     setup: _Setup,
     data: TaskData,
     executor: Executor,
-    finished: Mapping[tuple[str, str], JSON],
+    finished: Mapping[Key, Row],
     store: Store,
     report: Callable[[Progress], None],
-) -> Iterator[JSON]:
+) -> Iterator[Row]:
     """Score what is not finished, store it batch by batch, yield the new rows.
 
     Batches are the same whether or not the run was interrupted, and one that was cut short is scored again as a whole
@@ -349,15 +355,17 @@ def _score(
     lap = cost.Lap()
     for outcome in executor.score(_owing(setup, data, executor, finished)):
         batch, scored = outcome.batch, outcome.scored
+        owed = {item.trace.id for item in batch.owed}
         tokens = [scored[item.trace.id].tokens for item in batch.owed]
-        tokens[0] = sum((scored[item.trace.id].tokens for item in batch.items if item not in batch.owed), tokens[0])
+        tokens[0] = sum((one.tokens for name, one in scored.items() if name not in owed), tokens[0])
         passed = lap.next() if executor.parallel else None
         shares = cost.shares(outcome.watch, tokens, outcome.peak_memory_bytes, passed)
         fresh = [
             _row(task, item, scored[item.trace.id], setup.rule, share)
             for item, share in zip(batch.owed, shares, strict=True)
         ]
-        store.append(fresh, _rollouts(task, batch.owed, scored) if setup.config.log_samples else ())
+        kept = (one for row in fresh for one in rollouts_of(row, scored[row.id].samples))
+        store.append(fresh, kept if setup.config.log_samples else ())
         yield from fresh
         done += len(fresh)
         computed += sum(one.computed for one in tokens)
@@ -366,42 +374,27 @@ def _score(
 
 
 def _owing(
-    setup: _Setup, data: TaskData, executor: Executor, finished: Mapping[tuple[str, str], JSON]
+    setup: _Setup, data: TaskData, executor: Executor, finished: Container[Key]
 ) -> Iterator[Batch]:
     """Yield the batches that have rows to come; they are made as they are taken."""
     factor = getattr(setup.labeler, "batch_factor", 1)
     for items in batches(data.items, setup.config.batch_size, executor.budget, factor):
-        owed = tuple(item for item in items if _key(item, setup.config.task) not in finished)
+        owed = tuple(item for item in items if (part_of(item, setup.config.task), item.trace.id) not in finished)
         if owed:
             yield Batch(tuple(items), owed)
 
 
-def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Share) -> JSON:
-    scores = list(result.values) if isinstance(result, StepScores) else None
-    own = result.prediction if isinstance(result, StepScores) else None
-    return {
-        "id": item.trace.id,
-        "task": f"{task}/{item.subset}",
-        "scores": scores,
-        "prediction": _prediction(result, rule) if isinstance(result, StepScores) else None,
-        **({"decision": own} if own is not None else {}),
-        "gold": item.gold.as_dict(),
-        "error": asdict(result.failure) if isinstance(result, TraceFailure) else None,
-        "cost": share.as_dict(),
-        "details": dict(result.details),
-    }
+def _row(task: str, item: Item, result: Scored, rule: Threshold, share: cost.Share) -> Row:
+    own = (item.trace.id, part_of(item, task))
+    if isinstance(result, TraceFailure):
+        return Row(*own, None, None, item.gold, result.failure, share, dict(result.details))
+    predicted = _prediction(result, rule)
+    return Row(*own, result.values, predicted, item.gold, None, share, dict(result.details), result.prediction)
 
 
 def _prediction(result: StepScores, rule: Threshold) -> int | None:
     own = result.prediction if rule.protocol == "native" else None
     return rule.predict(result.values) if own is None else own
-
-
-def _rollouts(task: str, items: Sequence[Item], scored: Mapping[str, Scored]) -> Iterator[JSON]:
-    """Return the texts behind the scores of ``items``, each with its trace."""
-    for item in items:
-        key, name = _key(item, task)
-        yield from ({"task": key, "id": name, **sample} for sample in scored[name].samples)
 
 
 def evaluate(

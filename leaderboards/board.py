@@ -21,7 +21,7 @@ from operator import itemgetter
 
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.schema import KINDS, Part, Row, Value
-from cpmi_eval.records import Run
+from cpmi_eval.record.run import Run
 
 # By the name to sort by, the field of schema.Cost; the smaller the better.
 COSTS = {

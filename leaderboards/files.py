@@ -20,7 +20,7 @@ from filelock import FileLock
 from cpmi_eval.errors import DataError
 from cpmi_eval.leaderboards.form import InvalidError, as_dict, checked, fail
 from cpmi_eval.leaderboards.schema import Row
-from cpmi_eval.store import replace_text
+from cpmi_eval.record.door import replace_text
 
 FOLDER = "cpmi_eval.leaderboards"
 SUFFIX = ".jsonl"

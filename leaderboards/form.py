@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from cpmi_eval.errors import DataError
-from cpmi_eval.leaderboards.schema import KINDS, SCHEMA_VERSION, Cost, Part, Row, TraceSet, Value, portable
+from cpmi_eval.leaderboards.schema import KINDS, SCHEMA_VERSION, Cost, Part, Row, TraceSet, Value
+from cpmi_eval.record.signature import portable
 from cpmi_eval.types import JSON
 
 MEASURED = ("fingerprint", "uses_reference", "threshold", "hardware", "versions", "date")

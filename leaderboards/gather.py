@@ -12,7 +12,7 @@ from cpmi_eval.errors import DataError, UnknownNameError, UsageError
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.leaderboards.schema import Row
-from cpmi_eval.records import Run, read_run
+from cpmi_eval.record.run import Run, read_run
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,12 @@ accuracies, F1 and AUC as fractions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 KINDS = ("labeler", "prm", "generative prm", "critic", "baseline")
-
-# Where an absolute path begins: a whole text, or a value within it (mc="prompt=/home/me/prompt.txt").
-_ROOT = r"(?:/|~/|[A-Za-z]:[\\/])"
-_WHOLE = re.compile(rf"{_ROOT}[^\n]+\Z")
-_WITHIN = re.compile(rf"""(?<=[="']){_ROOT}[^\s,"']+""")
 
 
 @dataclass(frozen=True)
@@ -111,18 +105,3 @@ class Row:
         A threshold that was fitted to the reported items, or a selection by the answer that selection is judged by.
         """
         return self.threshold == "oracle" or (self.aggregation is not None and self.uses_reference)
-
-
-def portable(value: Any) -> Any:
-    """Return a text, or settings, with absolute paths cut to the name of their file or folder."""
-    if isinstance(value, str):
-        if "/" not in value and "\\" not in value:
-            return value
-        return _last(value) if _WHOLE.match(value) else _WITHIN.sub(lambda match: _last(match[0]), value)
-    if isinstance(value, Mapping):
-        return {key: portable(one) for key, one in value.items()}
-    return [portable(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _last(path: str) -> str:
-    return next((name for name in reversed(re.split(r"[/\\]", path)) if name), path)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import loading, models
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability

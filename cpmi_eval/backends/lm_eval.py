@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import models
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability

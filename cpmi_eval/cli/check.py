@@ -12,7 +12,7 @@ from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, StoreError, U
 
 if TYPE_CHECKING:
     from cpmi_eval.gate.check import Report, Tolerances
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
 
 HELP = """Check a finished run against a baseline: scores, tokens, quality, speed. Exit code 1 if something moved.
 
@@ -52,7 +52,7 @@ def check(
     """Check a finished run against a baseline."""
     from cpmi_eval.gate import baseline as baselines
     from cpmi_eval.gate import check as gate
-    from cpmi_eval.records import read_run
+    from cpmi_eval.record.run import read_run
 
     if allow_failures and not update:
         raise UsageError("--allow_failures says which runs --update accepts; give --update too, or leave it out")

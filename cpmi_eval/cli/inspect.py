@@ -13,7 +13,7 @@ from cpmi_eval.cli.options import show as shown
 from cpmi_eval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from cpmi_eval.store import Store
+    from cpmi_eval.record.store import Store
     from cpmi_eval.types import JSON
 
 KINDS = ("tasks", "labelers", "backends", "models", "prms")
@@ -108,27 +108,27 @@ def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> 
     if diagnostics:
         _show_diagnostics(run_dir, as_json)
         return
-    from cpmi_eval.store import Store, parse_rows, read_json, read_results
+    from cpmi_eval.record.store import Store, read_manifest
 
     store = Store(run_dir)
-    read_json(store.manifest_path)
-    data = store.samples_path.read_bytes() if store.samples_path.exists() else b""
-    rows = parse_rows(data[: data.rfind(b"\n") + 1], store.samples_path)
+    read_manifest(run_dir)
     if trace is not None:
-        _show_trace(store, rows, trace, as_json)
+        _show_trace(store, trace, as_json)
         return
-    summary = read_results(run_dir)
+    from cpmi_eval.record.run import read_run
+
+    run = read_run(run_dir)
     if as_json:
-        emit({"path": str(run_dir), **summary})
+        emit({"path": str(run_dir), **run.summary})
         return
     from cpmi_eval.reports.tables import run_report
 
-    shown(run_report(summary, rows, str(run_dir)))
+    shown(run_report(run))
 
 
 def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
     from cpmi_eval.metrics.diagnostics import diagnose_run
-    from cpmi_eval.records import read_run
+    from cpmi_eval.record.run import read_run
 
     found = diagnose_run(read_run(run_dir))
     if as_json:
@@ -139,13 +139,14 @@ def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
     shown(diagnostics_report(found))
 
 
-def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> None:
-    found = next((row for row in rows if row["id"] == name), None)
+def _show_trace(store: Store, name: str, as_json: bool) -> None:
+    rows = store.samples.read()
+    found = next((row for row in rows if row.id == name), None)
     if found is None:
-        raise UnknownNameError("trace", name, [row["id"] for row in rows])
-    text = store.trace(found["task"], name)
+        raise UnknownNameError("trace", name, [row.id for row in rows])
+    text = store.trace(found.task, name)
     if as_json:
-        emit({**found, "trace": text})
+        emit({**found.as_dict(), "trace": asdict(text)})
         return
     from cpmi_eval.reports.trace import trace_report
 

@@ -43,7 +43,7 @@ def add(run_dirs: tuple[Path, ...], folder: Path) -> None:
     """Add finished runs to leaderboard files; a row of the same run is replaced."""
     from cpmi_eval.leaderboards import files
     from cpmi_eval.leaderboards.rows import row_of
-    from cpmi_eval.records import read_run
+    from cpmi_eval.record.run import read_run
     from cpmi_eval.reports.board import scorer
 
     rows = [row_of(read_run(path)) for path in run_dirs]

@@ -43,7 +43,7 @@ def paired_command(run_dirs: tuple[Path, ...], against: Path | None, style: str,
     if len(set(folders)) < len(folders):
         raise UsageError("a run is named twice; name each once")
     from cpmi_eval.metrics.paired import compare_runs
-    from cpmi_eval.records import read_run
+    from cpmi_eval.record.run import read_run
 
     other = None if against is None else folders.index(against.resolve())
     found = compare_runs([read_run(path) for path in paths], against=other, **options)

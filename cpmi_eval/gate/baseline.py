@@ -7,25 +7,29 @@ text is a function of the run alone, a line per trace, so that its diff says wha
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
-from cpmi_eval.cost import read_tokens
-from cpmi_eval.description import ModelDescription
-from cpmi_eval.errors import DataError, StoreError
+from msgspec import Meta
+
+from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
-from cpmi_eval.records import Record, Run, by_part, trace_set
-from cpmi_eval.store import read_json, replace_text
+from cpmi_eval.record import door
+from cpmi_eval.record.rows import Record, by_part, trace_set
+from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON, Tokens
 
 FORMAT = "cpmi-eval baseline"
 SCHEMA_VERSION = 1
 DIGITS = 9  # significant ones of each score: more than float32 has
 COUNTS = ("requested", "computed", "generated")
+
+Amount = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class TraceScores:
     id: str
     part: str
     scores: tuple[float, ...] | None
-    prediction: int | None
+    prediction: Annotated[int, Meta(ge=-1)] | None
     error: str | None
 
     @property
@@ -49,7 +53,7 @@ class Part:
     """One part of the task: the hash and number of its traces, and the tokens that scoring them took."""
 
     sha256: str
-    traces: int
+    traces: Count
     tokens: Tokens
 
 
@@ -58,8 +62,8 @@ class Speed:
     """How fast a run scored: ``value`` in ``unit`` per second over ``seconds`` of wall time, without loading."""
 
     unit: str
-    value: float
-    seconds: float
+    value: Amount
+    seconds: Amount
 
 
 @dataclass(frozen=True)
@@ -123,111 +127,57 @@ def rounded(value: float) -> float:
 
 
 def of_run(run: Run) -> Baseline:
-    """Reduce a finished run to what is checked.
-
-    Raises:
-        StoreError: its files lack what a finished run has, or hold a score that is not a finite number.
-    """
-    try:
-        return _of_run(run, read_json(run.path / "manifest.json"))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{run.path} lacks what a check needs ({error!r}); running its command again with --fresh writes it anew"
-        ) from error
-
-
-def _of_run(run: Run, manifest: JSON) -> Baseline:
-    summary, config = run.summary, run.summary["config"]
-    several = len(run.parts) > 1
+    """Reduce a finished run to what is checked."""
+    several, results = len(run.parts) > 1, run.results
     metrics = {
         name: {
-            key: Metric(None if one["value"] is None else rounded(one["value"]), one["n"])
+            key: Metric(None if one.value is None else rounded(one.value), one.n)
             for key, one in own.items()
-            if not one.get("detail", False)
+            if not one.detail
         }
-        for name, own in summary["results"].items()
+        for name, own in results.results.items()
         if name in run.parts or several
     }
     return Baseline(
-        identity=_identity(summary, run.model, manifest),
-        chosen={name: config[name] for name in ("task_args", "subset", "limit")},
+        identity=run.signature.comparable(fitted=thresholds.parse(results.threshold.protocol).fitted),
+        chosen={
+            "task_args": results.config.task_args,
+            "subset": list(results.config.subset),
+            "limit": results.config.limit,
+        },
         parts={name: Part(trace_set(own), len(own), _tokens(own)) for name, own in by_part(run.records).items()},
         metrics=metrics,
         speed=_speed(run),
-        origin=_origin(summary, run.model, manifest),
-        traces=tuple(_scores(run, record) for record in run.records),
+        origin=_origin(run),
+        traces=tuple(map(_scores, run.records)),
     )
 
 
-def _identity(summary: JSON, model: ModelDescription | None, manifest: JSON) -> JSON:
-    """Return what two comparable runs have in common. Traces are compared by content, files and weights by hash."""
-    config, rule = summary["config"], summary["threshold"]
-    files: JSON = manifest["identity"].get("files", {})
-    named = _models(model) if model else set()
-    hashed = {
-        *files,
-        *(key for key, value in config["labeler_args"].items() if isinstance(value, str) and value in named),
-    }
-    common: JSON = {
-        "task": config["task"],
-        "labeler": config["labeler"],
-        "labeler_args": {key: value for key, value in config["labeler_args"].items() if key not in hashed},
-        "files": files,
-        "seed": config["seed"],
-        "threshold": rule["protocol"],
-        "threshold_value": None if thresholds.parse(rule["protocol"]).fitted else rule["value"],
-    }
-    if model is None:
-        return common
-    ran = {name: config[name] for name in ("backend", "model_args", "batch_size", "scorer")}
-    return {**common, **ran, "dtype": model.dtype, "model": _weights(model)}
-
-
-def _models(model: ModelDescription) -> set[str]:
-    """Return the names, or paths, of a run's models: what weights are compared instead of."""
-    return {model.model}.union(*map(_models, model.others.values()))
-
-
-def _weights(model: ModelDescription) -> JSON:
-    """Return which weights ran: by hash where there is one, else by name and revision; those of others beside it."""
-    own = {"sha256": model.sha256} if model.sha256 else {"model": model.model, "revision": model.revision}
-    others = {role: _weights(one) for role, one in model.others.items()}
-    return {**own, **({"others": others} if others else {})}
-
-
-def _origin(summary: JSON, model: ModelDescription | None, manifest: JSON) -> JSON:
-    machine = manifest["machine"]
+def _origin(run: Run) -> JSON:
+    machine, model = run.manifest.machine, run.model
     return {
         "model": None if model is None else model.model,
         "device": None if model is None else model.device,
         "system": machine["platform"].partition("-")[0],  # the whole of it changes with every update of a kernel
         "processor": machine["processor"],
-        "versions": summary["versions"],
+        "versions": run.results.versions,
     }
 
 
 def _tokens(records: tuple[Record, ...]) -> Tokens:
-    return sum((read_tokens(one.cost["tokens"]) for one in records), Tokens())
+    return sum((one.cost.tokens for one in records), Tokens())
 
 
 def _speed(run: Run) -> Speed:
-    seconds = rounded(sum(one.cost.get("wall_seconds", one.cost["seconds"]) for one in run.records))
+    seconds = rounded(sum(one.cost.passed for one in run.records))
     computed = _tokens(run.records).computed
     unit, amount = ("tokens", computed) if computed else ("traces", len(run.records))
     return Speed(unit, rounded(amount / seconds) if seconds else 0.0, seconds)
 
 
-def _scores(run: Run, record: Record) -> TraceScores:
-    for step, score in enumerate(record.scores or ()):
-        if not _is_number(score):
-            raise StoreError(
-                f"{run.path / 'samples.jsonl'}: trace {record.id} of {record.part}: the score of step {step} is "
-                f"{json.dumps(score)}, not a finite number; repeat the run with --fresh"
-            )
+def _scores(record: Record) -> TraceScores:
     scores = None if record.scores is None else tuple(map(rounded, record.scores))
-    return TraceScores(
-        record.id, record.part, scores, record.prediction, record.error["kind"] if record.error else None
-    )
+    return TraceScores(record.id, record.part, scores, record.prediction, record.error and record.error.kind)
 
 
 def _is_number(value: Any) -> bool:
@@ -246,7 +196,7 @@ def write(path: Path, baseline: Baseline) -> None:
     text = baseline.as_text()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, text)
+        door.replace_text(path, text)
     except OSError as error:
         raise DataError(f"the baseline {path} cannot be written: {error}") from error
 
@@ -254,10 +204,9 @@ def write(path: Path, baseline: Baseline) -> None:
 def is_baseline(path: Path) -> bool:
     """Return whether a file is a baseline of any version, so that it may be replaced by a new one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return door.read_json(path, dict).get("format") == FORMAT
+    except UsageError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def read(path: Path) -> Baseline:
@@ -266,136 +215,39 @@ def read(path: Path) -> Baseline:
     Raises:
         DataError: no such file, or a damaged one; names the field and what it must be.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise DataError(f"there is no baseline {path}; write one with --update") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"the baseline {path} cannot be read: {error}; restore it, or delete it and use --update"
-        ) from error
-    whole = _Field(path, "", content)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        whole.refuse(f'a baseline: a JSON object with "format": "{FORMAT}"')
+    source = door.Source(
+        f"the baseline {path}", DataError, "restore it from version control, or delete it and use --update"
+    )
+    if not path.exists():
+        raise DataError(f"there is no baseline {path}; write one with --update")
+    content: JSON = door.read_json(path, dict, source)
+    if content.get("format") != FORMAT:
+        raise source.fault(f'is none: it must be an object with "format": "{FORMAT}"')
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"the baseline {path} has schema_version {content.get('schema_version')!r}, and this version of cpmi-eval "
             f"reads {SCHEMA_VERSION}; write it anew with --update"
         )
-    return _parsed(whole)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number")
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A value of a baseline file with its place, which every complaint names."""
-
-    path: Path
-    place: str
-    value: Any
-
-    def refuse(self, wanted: str) -> NoReturn:
-        shown = json.dumps(self.value, ensure_ascii=False)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise DataError(
-            f"the baseline {self.path} is damaged: {self.place or 'the file'} must be {wanted}, not {shown}; "
-            "restore it from version control, or delete it and use --update"
-        )
-
-    def __getitem__(self, name: str) -> _Field:
-        if name not in self.object():
-            raise DataError(
-                f"the baseline {self.path} is damaged: {f'{self.place}.{name}'.lstrip('.')} is missing; "
-                "restore it from version control, or delete it and use --update"
-            )
-        return _Field(self.path, f"{self.place}.{name}".lstrip("."), self.value[name])
-
-    def object(self) -> JSON:
-        if not isinstance(self.value, dict):
-            self.refuse("an object")
-        return dict(self.value)
-
-    def entries(self) -> Iterator[tuple[str, _Field]]:
-        return ((name, self[name]) for name in self.object())
-
-    def members(self) -> Iterator[_Field]:
-        if not isinstance(self.value, list):
-            self.refuse("a list")
-        return (_Field(self.path, f"{self.place}[{at}]", one) for at, one in enumerate(self.value))
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            self.refuse("a text")
-        return str(self.value)
-
-    def number(self, low: float = -math.inf) -> float:
-        if not _is_number(self.value) or self.value < low:
-            self.refuse("a finite number" if low == -math.inf else f"a finite number of at least {low:g}")
-        return float(self.value)
-
-    def integer(self, low: int) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < low:
-            self.refuse(f"a whole number of at least {low}")
-        return int(self.value)
-
-
-def _parsed(whole: _Field) -> Baseline:
-    parts = {name: _part(one) for name, one in whole["parts"].entries()}
-    metrics = {name: {key: _metric(one) for key, one in own.entries()} for name, own in whole["metrics"].entries()}
-    speed = whole["speed"]
-    identity = whole["identity"].object()
-    if identity.get("dtype") == "None":  # as earlier versions wrote one that was not known
-        identity["dtype"] = None
+    found = door.convert(content, Baseline, source)
     for name in ("task", "labeler"):
-        whole["identity"][name].text()
-    traces = tuple(map(_trace, whole["traces"].members()))
-    _consistent(whole, parts, traces)
-    return Baseline(
-        identity=identity,
-        chosen=whole["chosen"].object(),
-        parts=parts,
-        metrics=metrics,
-        speed=Speed(speed["unit"].text(), speed["value"].number(0), speed["seconds"].number(0)),
-        origin=whole["origin"].object(),
-        traces=traces,
-    )
+        if not isinstance(found.identity.get(name), str):
+            raise source.fault(f"is not valid: identity.{name} must be a text")
+    if found.identity.get("dtype") == "None":  # as earlier versions wrote one that was not known
+        found = replace(found, identity={**found.identity, "dtype": None})
+    _check(found, source)
+    return found
 
 
-def _part(field: _Field) -> Part:
-    tokens = Tokens(**{name: field["tokens"][name].integer(0) for name in COUNTS})
-    return Part(field["sha256"].text(), field["traces"].integer(0), tokens)
-
-
-def _metric(field: _Field) -> Metric:
-    value = field["value"]
-    return Metric(None if value.value is None else value.number(), field["n"].integer(0))
-
-
-def _trace(field: _Field) -> TraceScores:
-    scores, prediction, error = field["scores"], field["prediction"], field["error"]
-    return TraceScores(
-        field["id"].text(),
-        field["part"].text(),
-        None if scores.value is None else tuple(one.number() for one in scores.members()),
-        None if prediction.value is None else prediction.integer(-1),
-        None if error.value is None else error.text(),
-    )
-
-
-def _consistent(whole: _Field, parts: Mapping[str, Part], traces: tuple[TraceScores, ...]) -> None:
+def _check(found: Baseline, source: door.Source) -> None:
     """Refuse a file whose traces are not those that it counts, as one that was merged by hand."""
-    counted = dict.fromkeys(parts, 0)
-    seen: set[tuple[str, str]] = set()
-    for place, one in zip(whole["traces"].members(), traces, strict=True):
-        if one.part not in counted:
-            place["part"].refuse(f"one of the file's parts ({', '.join(parts)})")
-        if one.key in seen:
-            place["id"].refuse("an id that no other trace of its part has")
-        seen.add(one.key)
-        counted[one.part] += 1
-    for name, count in counted.items():
-        if count != parts[name].traces:
-            whole["parts"][name]["traces"].refuse(f"the number of its traces in the file, {count}")
+    counted = Counter(one.part for one in found.traces)
+    for place, one in enumerate(found.traces):
+        if one.part not in found.parts:
+            parts = ", ".join(found.parts)
+            raise source.fault(f"is not valid: traces[{place}].part: {one.part!r} is none of its parts ({parts})")
+    repeated = [key for key, n in Counter(one.key for one in found.traces).items() if n > 1]
+    if repeated:
+        raise source.fault(f"is not valid: traces: the id {repeated[0][1]!r} of {repeated[0][0]} is there twice")
+    for name, part in found.parts.items():
+        if counted[name] != part.traces:
+            raise source.fault(f"is not valid: parts.{name}.traces: the file has {counted[name]}, not {part.traces}")

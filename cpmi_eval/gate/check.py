@@ -23,7 +23,7 @@ from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.gate import checks, quality
 from cpmi_eval.gate.baseline import Baseline, of_run
 from cpmi_eval.gate.checks import Check
-from cpmi_eval.records import Run
+from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.gate.baseline import Baseline
 from cpmi_eval.gate.checks import Check, counted
 from cpmi_eval.metrics.outcome import Metric, MetricFunction, Outcome, metrics_of
-from cpmi_eval.records import Run
+from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON
 
 LEVEL = 0.05
@@ -163,6 +163,6 @@ def _outcomes(run: Run, side: Baseline, part: str) -> list[Outcome]:
 
 def _function(run: Run, outcomes: Sequence[Outcome], metric: str) -> MetricFunction | None:
     """Return the task's metric function that gives a metric."""
-    task = registry.load("tasks", run.summary["config"]["task"])()
+    task = registry.load("tasks", run.results.config.task)()
     functions: list[MetricFunction] = [registry.load("metrics", name) for name in task.metrics]
     return next((one for one in functions if metric in metrics_of(one(outcomes))), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.interchange import lm_eval, model_card
 from cpmi_eval.interchange.described import describe
-from cpmi_eval.store import replace_text
+from cpmi_eval.record.door import replace_text
 
 FORMATS = ("lm-eval", "model-index", "eval-results")
 

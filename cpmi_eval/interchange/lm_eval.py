@@ -33,8 +33,8 @@ from cpmi_eval.interchange.described import Described
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.uncertainty import RESAMPLES
-from cpmi_eval.records import Record
-from cpmi_eval.store import to_lines
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.door import to_lines
 from cpmi_eval.types import JSON
 
 LAYOUT = "0.4.13"
@@ -54,7 +54,7 @@ def files(run: Described) -> dict[PurePosixPath, str]:
     folder = PurePosixPath(sanitized(model_name(run)))
     time = run.written.replace(tzinfo=None).isoformat().replace(":", "-")
     samples = {names[part]: _samples(run, part) for part in run.parts}
-    found = {folder / f"samples_{name}_{time}.jsonl": to_lines(rows) for name, rows in samples.items()}
+    found = {folder / f"samples_{name}_{time}.jsonl": to_lines(rows).decode() for name, rows in samples.items()}
     results = _results(run, names, samples)
     dumped = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     return {**found, folder / f"results_{time}.json": dumped}
@@ -88,8 +88,8 @@ def stderr(metric: Metric) -> float | str:
 
 def _results(run: Described, names: dict[str, str], samples: dict[str, list[JSON]]) -> JSON:
     """Return the content of the results file, its keys in lm-eval's order."""
-    summary, every = run.summary, [*run.parts, *filter(None, [run.mean])]
-    version = summary["versions"]["cpmi-eval"]
+    results, every = run.results, [*run.parts, *filter(None, [run.mean])]
+    version = results.versions["cpmi-eval"]
     found: JSON = {"results": {names[name]: _metrics(run, name, names) for name in every}}
     if run.mean:
         found["groups"] = {names[run.mean]: found["results"][names[run.mean]]}
@@ -105,9 +105,9 @@ def _results(run: Described, names: dict[str, str], samples: dict[str, list[JSON
         "git_hash": None,
         "date": datetime.fromisoformat(_started(run)).timestamp(),
         "pretty_env_info": "\n".join(
-            f"{name}: {one}" for name, one in {**summary["versions"], **run.manifest.get("machine", {})}.items()
+            f"{name}: {one}" for name, one in {**results.versions, **run.run.manifest.machine}.items()
         ),
-        "transformers_version": summary["versions"]["transformers"],
+        "transformers_version": results.versions["transformers"],
         "lm_eval_version": f"N/A (layout of {LAYOUT}, written by cpmi-eval {version})",
         "upper_git_hash": None,
         "task_hashes": {
@@ -122,7 +122,7 @@ def _results(run: Described, names: dict[str, str], samples: dict[str, list[JSON
         "fewshot_as_multiturn": None,
         "chat_template": None,
         "chat_template_sha": None,
-        "total_evaluation_time_seconds": str(summary["cost"]["wall_seconds"]["total"]),
+        "total_evaluation_time_seconds": str(results.cost.wall_seconds["total"]),
     }
 
 
@@ -153,7 +153,7 @@ def _task_config(run: Described, part: str, name: str) -> JSON:
 
     ``output_type`` says which form the samples have: the response to one request, as text.
     """
-    dataset, coverage = run.dataset(part), run.summary["coverage"][part]
+    dataset, coverage = run.dataset(part), run.results.coverage[part].as_dict()
     intervals = {key: metric.interval for key, metric in run.metrics(part).items() if metric.interval is not None}
     return {
         "task": name,
@@ -168,11 +168,11 @@ def _task_config(run: Described, part: str, name: str) -> JSON:
         "repeats": 1,
         "should_decontaminate": False,
         "metadata": {
-            "version": run.summary["versions"]["cpmi-eval"],
+            "version": run.results.versions["cpmi-eval"],
             **run.about(part),
             "marks": list(run.marks(part)),
             "coverage": coverage,
-            "errors": run.summary["errors"],
+            "errors": run.results.errors,
             "dataset_revision": dataset.revision,
             "dataset_sha256": dataset.sha256,
             "n": {key: metric.n for key, metric in run.metrics(part).items()},
@@ -184,9 +184,8 @@ def _task_config(run: Described, part: str, name: str) -> JSON:
 
 def _config(run: Described) -> JSON:
     """Return lm-eval's description of model and execution."""
-    summary = run.summary
-    config, model = summary["config"], run.run.model
-    about: JSON = {"scorer": config["labeler"], **run.settings, "threshold": run.threshold}
+    config, model = run.results.config, run.run.model
+    about: JSON = {"scorer": config.labeler, **run.settings, "threshold": run.threshold}
     known: JSON = {}
     if model is not None:
         about |= {"pretrained": run.model, "backend": model.backend, "sha256": model.sha256}
@@ -197,20 +196,20 @@ def _config(run: Described) -> JSON:
         "model": "cpmi-eval",
         "model_args": {key: value for key, value in about.items() if value is not None},
         **{key: value for key, value in known.items() if value is not None},
-        "batch_size": str(config["batch_size"]),
+        "batch_size": str(config.batch_size),
         "batch_sizes": [],
         "device": None if model is None else model.device,
         "use_cache": None,
-        "limit": config["limit"],
+        "limit": config.limit,
         "bootstrap_iters": RESAMPLES if any_interval else 0,
         "gen_kwargs": None,
-        **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed", "fewshot_seed"), config["seed"]),
+        **dict.fromkeys(("random_seed", "numpy_seed", "torch_seed", "fewshot_seed"), config.seed),
     }
 
 
 def _started(run: Described) -> str:
-    sessions: Sequence[JSON] = run.manifest["sessions"]
-    return str(sessions[0]["started"] if sessions else run.manifest["created"])
+    manifest = run.run.manifest
+    return manifest.sessions[0].started if manifest.sessions else manifest.created
 
 
 # --- samples --------------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def _notes(run: Described, key: str, metric: Metric) -> str:
     if metric.interval is not None:
         low, high = (in_units(key, bound) for bound in metric.interval)
         facts.insert(1, f"95% interval {low} to {high}")
-    return "; ".join([*facts, f"cpmi-eval {run.summary['versions']['cpmi-eval']}"])
+    return "; ".join([*facts, f"cpmi-eval {run.results.versions['cpmi-eval']}"])
 
 
 def _file_name(entry: EvalResultEntry) -> str:

@@ -75,14 +75,14 @@ class CPMIMerge:
             result, values=(label, *result.values[1:]), tokens=tokens, details=details, samples=first.samples
         )
 
-    def finish(self, rows: Sequence[JSON]) -> list[list[float] | None]:
+    def finish(self, rows: Sequence[Row]) -> list[list[float] | None]:
         """Return final scores: each kind of label on (0, 1) over all scored rows."""
-        scored = [row["details"] for row in rows if row["scores"] is not None]
+        scored = [row.details for row in rows if row.scores is not None]
         normalize = NORMALIZE[self.scale]
         first = iter(normalize(np.array([one["mc_first"] for one in scored])).tolist())
         rest = iter(normalize(np.array([value for one in scored for value in one["cpmi"][1:]])).tolist())
         return [
-            None if row["scores"] is None else [next(first), *(next(rest) for _ in row["details"]["cpmi"][1:])]
+            None if row.scores is None else [next(first), *(next(rest) for _ in row.details["cpmi"][1:])]
             for row in rows
         ]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from cpmi_eval import settings
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.results import answered, failed
 from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, scored

@@ -16,7 +16,8 @@ from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.solutions import SolutionDiagnostics, diagnose_solutions, is_right
 from cpmi_eval.metrics.steps import StepDiagnostics, diagnose_steps, is_erroneous
 from cpmi_eval.metrics.within import Within
-from cpmi_eval.records import Record, Run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON
 
 

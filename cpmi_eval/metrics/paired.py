@@ -25,7 +25,8 @@ from cpmi_eval.metrics.permutation import (
     permutation,
     permutation_of_mean,
 )
-from cpmi_eval.records import Record, Run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON, Gold
 
 __all__ = [
@@ -134,11 +135,11 @@ class Comparisons:
             "runs": [
                 {
                     "path": str(run.path),
-                    "labeler": run.summary["labeler"]["name"],
-                    "labeler_args": run.summary["config"].get("labeler_args", {}),
-                    "uses_reference": run.summary["labeler"]["uses_reference"],
+                    "labeler": run.results.labeler.name,
+                    "labeler_args": dict(run.results.config.labeler_args),
+                    "uses_reference": run.results.labeler.uses_reference,
                     "model": None if run.model is None else run.model.model,
-                    "threshold": run.summary["threshold"],
+                    "threshold": run.results.threshold.as_dict(),
                     "left_out": left_out,
                 }
                 for run, left_out in zip(self.runs, self.aligned.left_out, strict=True)
@@ -328,13 +329,13 @@ def align(runs: Sequence[Run], *, part: str | None = None, shared: bool = False)
             f"and annotation; {way}"
         )
     outcomes = tuple(_in_order(run, common) for run in runs)
-    empty = max(sum(run.summary["coverage"].get(name, {}).get("empty", 0) for name in outcomes[0]) for run in runs)
-    oracles = frozenset(place for place, run in enumerate(runs) if run.summary["threshold"]["protocol"] == "oracle")
+    empty = max(sum(one.empty or 0 for name, one in run.results.coverage.items() if name in outcomes[0]) for run in runs)
+    oracles = frozenset(place for place, run in enumerate(runs) if run.results.threshold.protocol == "oracle")
     return Aligned(task, outcomes, len(common), left_out, empty, oracles)
 
 
 def _task(runs: Sequence[Run]) -> str:
-    tasks = [str(run.summary["config"]["task"]) for run in runs]
+    tasks = [str(run.results.config.task) for run in runs]
     if len(set(tasks)) > 1:
         listed = ", ".join(f"{run.path} is of {task}" for run, task in zip(runs, tasks, strict=True))
         raise UsageError(f"runs of different tasks cannot be compared: {listed}")

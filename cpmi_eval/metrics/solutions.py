@@ -10,7 +10,7 @@ from cpmi_eval.metrics.calibration import Calibration, calibration
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.steps import length_scores
 from cpmi_eval.metrics.within import Within, WithinAUC, with_interval
-from cpmi_eval.records import Record
+from cpmi_eval.record.rows import Record
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from cpmi_eval.metrics import first_error, ranking, thresholds
 from cpmi_eval.metrics.calibration import Calibration, calibration, share
 from cpmi_eval.metrics.outcome import Metric, metrics_of
 from cpmi_eval.metrics.within import Within, with_interval, within_position
-from cpmi_eval.records import Record, outcome
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import outcome
 from cpmi_eval.types import StepScores, Trace
 
 POSITIONS = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, None))

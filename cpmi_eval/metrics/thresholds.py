@@ -13,18 +13,18 @@ taken, the one that calls fewest steps wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.errors import UsageError
 from cpmi_eval.seeding import derive_seed
-from cpmi_eval.types import JSON
+from cpmi_eval.record.results import Rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cpmi_eval.records import Record
+    from cpmi_eval.record.rows import Record
 
 FORMS = "native, fixed:x, dev:SUBSET, crossfit:K or oracle"
 
@@ -117,28 +117,10 @@ def _finite(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a protocol decided.
+    """What a protocol decided: its rule, and one prediction per record in their order; ``None`` where there is none."""
 
-    ``predictions``: one per record, in their order; ``None`` where there is none. ``undecided``: the scorer makes no
-    decision, which is no miss. ``value``: the one cut, where there is one. ``cuts``: those that were fitted, by part
-    (of ``crossfit`` one per fold). ``held_out``: the part that was only used to choose the cut and is not reported.
-    """
-
-    protocol: str
+    rule: Rule
     predictions: tuple[int | None, ...]
-    undecided: bool
-    value: float | None = None
-    cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    held_out: str | None = None
-
-    def as_dict(self) -> JSON:
-        """Return what results.json says of the threshold."""
-        found: JSON = {"protocol": self.protocol, "value": self.value, "undecided": self.undecided}
-        if self.cuts:
-            found["cuts"] = {part: list(cuts) for part, cuts in self.cuts.items()}
-        if self.held_out is not None:
-            found["held_out"] = self.held_out
-        return found
 
 
 def decide(protocol: Protocol, native: float | None, records: Sequence[Record], seed: int) -> Decisions:
@@ -163,7 +145,7 @@ def decide(protocol: Protocol, native: float | None, records: Sequence[Record], 
         None if one.scores is None else (one.decision if own and one.decision is not None else rule.predict(one.scores))
         for one in records
     )
-    return Decisions(str(protocol), tuple(predictions), rule.value is None, rule.value)
+    return Decisions(Rule(protocol=str(protocol), value=rule.value, undecided=rule.value is None), tuple(predictions))
 
 
 def _dev(protocol: Protocol, records: Sequence[Record]) -> Decisions:
@@ -178,7 +160,8 @@ def _dev(protocol: Protocol, records: Sequence[Record]) -> Decisions:
     cut = fit(chosen)
     predictions = tuple(None if one.scores is None else first_below(one.scores, cut) for one in records)
     part = chosen[0].part
-    return Decisions(str(protocol), predictions, False, cut, {part: (cut,)}, held_out=part)
+    rule = Rule(protocol=str(protocol), value=cut, undecided=False, cuts={part: (cut,)}, held_out=part)
+    return Decisions(rule, predictions)
 
 
 def _by_part(protocol: Protocol, records: Sequence[Record], seed: int) -> Decisions:

@@ -18,7 +18,7 @@ from cpmi_eval.reports.grid import Cell, Column, Grid, Line
 from cpmi_eval.types import JSON
 
 if TYPE_CHECKING:
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
 
 BARE = "†"
 WORDS = {"no value": "–"}  # where the reason for a missing rank stands in its place, in short

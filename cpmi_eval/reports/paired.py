@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cpmi_eval.metrics.paired import Comparison, Comparisons
 from cpmi_eval.metrics.spec import spec_of
-from cpmi_eval.records import Run
+from cpmi_eval.record.run import Run
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.grid import Cell, Column, Grid, Line
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cpmi_eval.description import ModelDescription
-from cpmi_eval.description import read as read_model
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.reports import best_of_n
 from cpmi_eval.reports import format as fmt

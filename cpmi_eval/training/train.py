@@ -19,8 +19,10 @@ from filelock import FileLock, Timeout
 
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.labels import about_path
-from cpmi_eval.manifest import differences, package_versions
-from cpmi_eval.store import make_aside, read_json, replace_text, to_lines, write_json
+from cpmi_eval.manifest import package_versions
+from cpmi_eval.record.journal import differences
+from cpmi_eval.record import door
+from cpmi_eval.record.store import make_aside
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.types import JSON
 
@@ -69,7 +71,7 @@ def train(
         if begun is not None and begun["finished"]:
             return Trained(folder, begun, _left_out(folder))
         if begun is None:
-            write_json(folder / REPORT, {"schema_version": SCHEMA_VERSION, "identity": identity, "finished": False})
+            door.write_json(folder / REPORT, {"schema_version": SCHEMA_VERSION, "identity": identity, "finished": False})
         return _train(config, identity, folder, progress or (lambda *_: None))
 
 
@@ -102,7 +104,7 @@ def _begun(folder: Path, identity: JSON) -> JSON | None:
     """
     if not (folder / REPORT).exists():
         return None
-    begun = read_json(folder / REPORT)
+    begun: JSON = door.read_json(folder / REPORT, dict)
     theirs, ours = begun.get("identity", {}), json.loads(json.dumps(identity))
     if differ := differences(theirs, ours, sorted({*theirs, *ours})):
         raise StoreError(f"{folder} holds a different training ({differ}). Choose another --to, or --fresh")
@@ -111,7 +113,7 @@ def _begun(folder: Path, identity: JSON) -> JSON | None:
 
 def _left_out(folder: Path) -> tuple[JSON, ...]:
     path = folder / LEFT_OUT
-    return tuple(map(json.loads, path.read_bytes().splitlines())) if path.exists() else ()
+    return tuple(door.read_lines(path, dict)) if path.exists() else ()
 
 
 def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable[[str, int, int], None]) -> Trained:
@@ -151,14 +153,14 @@ def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable
     after = evaluate(model, held, config.batch_size, half)
     _save(model, tokenizer, folder)
     specs.write(config.spec, folder)
-    replace_text(folder / LEFT_OUT, to_lines(left_out))
+    door.replace_bytes(folder / LEFT_OUT, door.to_lines(left_out))
     labels = about_path(Path(config.labels))
     about = {
         "schema_version": SCHEMA_VERSION,
         "identity": identity,
         "finished": True,
         "config": {**asdict(config), "lora": dict(config.lora)},
-        "labels": json.loads(labels.read_text(encoding="utf-8")) if labels.exists() else None,
+        "labels": door.read_json(labels, dict) if labels.exists() else None,
         "model": {"parameters": model.num_parameters(), "device": device, "dtype": "bfloat16" if half else "float32"},
         "examples": {"read": len(examples), "trained": len(kept), "held_out": len(held), "left_out": len(left_out)},
         "tokens": {"per_epoch": sum(len(one.ids) for one in kept), "steps": sum(len(one.reads) for one in kept)},
@@ -166,7 +168,7 @@ def _train(config: TrainConfig, identity: JSON, folder: Path, progress: Callable
         "fit": {**fitted, "resumed": resume is not None, "began": started},
         "versions": package_versions(),
     }
-    write_json(folder / REPORT, about)
+    door.write_json(folder / REPORT, about)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(folder, about, tuple(left_out))
 
@@ -176,8 +178,8 @@ def _last_checkpoint(folder: Path) -> str | None:
     whole = []
     for one in folder.glob("checkpoint-*"):
         try:
-            json.loads((one / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            door.read_json(one / "trainer_state.json", dict)
+        except UsageError:
             shutil.rmtree(one)
         else:
             whole.append(one)

@@ -25,7 +25,7 @@ from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.metrics import best_of_n
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS, expected_best, expected_pass, expected_votes
 from cpmi_eval.metrics.outcome import Metric, Outcome, metrics_of
-from cpmi_eval.records import read_run
+from cpmi_eval.record.run import read_run
 from cpmi_eval.reports.best_of_n import facts, tables
 from cpmi_eval.reports.grid import drawn
 from cpmi_eval.types import Candidate, Failure, Gold, StepScores, Trace, TraceFailure

@@ -22,7 +22,8 @@ from cpmi_eval.metrics.outcome import Metric, Statistics
 from cpmi_eval.metrics.solutions import SolutionDiagnostics
 from cpmi_eval.metrics.steps import LENGTHS, POSITIONS, StepDiagnostics
 from cpmi_eval.metrics.within import NAME, with_interval, within_position
-from cpmi_eval.records import Record, outcome, read_run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import outcome, read_run
 from cpmi_eval.reports.diagnostics import diagnostics_report
 from cpmi_eval.reports.grid import drawn
 from cpmi_eval.types import Candidate, Gold

@@ -17,8 +17,8 @@ from places import ROOT
 import cpmi_eval
 from cpmi_eval.gate import baseline as baselines
 from cpmi_eval.gate import check as gate
-from cpmi_eval.records import read_run
-from cpmi_eval.store import to_lines
+from cpmi_eval.record.run import read_run
+from cpmi_eval.record.door import to_lines
 
 PART = "synthetic/arithmetic"
 NO_TOKENS = {"requested": 0, "computed": 0, "reused": 0, "generated": 0}

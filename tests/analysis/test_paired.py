@@ -35,7 +35,8 @@ from cpmi_eval.metrics.paired import (
     separated,
 )
 from cpmi_eval.metrics.permutation import permutation_of_mean
-from cpmi_eval.records import Record, Run, read_run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import Run, read_run
 from cpmi_eval.types import Candidate, Gold
 
 CUT = 0.5

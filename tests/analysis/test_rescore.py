@@ -10,9 +10,10 @@ from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval.errors import StoreError, UsageError
-from cpmi_eval.records import read_run, trace_set
+from cpmi_eval.record.rows import trace_set
+from cpmi_eval.record.run import read_run
 from cpmi_eval.rescore import rescore
-from cpmi_eval.store import write_json
+from cpmi_eval.record.door import write_json
 
 N = {"n": 40}
 

@@ -17,7 +17,7 @@ import stubserver
 from commandline import Cli
 
 from cpmi_eval import registry
-from cpmi_eval.description import ModelDescription, read
+from cpmi_eval.record.model import ModelDescription, read
 from cpmi_eval.errors import StoreError
 
 PART = "processbench/gsm8k"

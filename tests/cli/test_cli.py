@@ -20,7 +20,8 @@ from shop import Register
 
 from cpmi_eval import StepScores, __version__
 from cpmi_eval.errors import UsageError
-from cpmi_eval.store import ROW_KEYS, to_lines, write_json
+from cpmi_eval.record.door import to_lines, write_json
+from cpmi_eval.store import ROW_KEYS  # XXX
 
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
 SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")

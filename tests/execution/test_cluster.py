@@ -92,7 +92,7 @@ class Unlike:
     peak_memory_bytes = lambda self: 0
 
     def describe(self):
-        from cpmi_eval.description import ModelDescription
+        from cpmi_eval.record.model import ModelDescription
 
         return ModelDescription(self.name, "unlike", "cpu", sha256=str(os.getpid()), dtype="float32")
 '''

@@ -11,7 +11,7 @@ import pytest
 from shop import Asking, Counting, Even, Go, by_id, items
 
 from cpmi_eval import RunConfig, RunResult, StepScores, Trace
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions

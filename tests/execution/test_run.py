@@ -22,7 +22,7 @@ from shop import Asking, Counting, Even, Go, Register, Shop, by_id, items
 
 import cpmi_eval
 from cpmi_eval import Gold, Item, Progress, RunResult, StepScores, Tokens, Trace
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure

@@ -28,7 +28,7 @@ from cpmi_eval.labelers.merge import CPMIMerge
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.labelers.normalize import NORMALIZE
 from cpmi_eval.protocols import Labeler, SeesAll
-from cpmi_eval.store import Store
+from cpmi_eval.record.store import Store
 from cpmi_eval.types import StepScores, Tokens, TraceFailure
 
 TEXTS = script(after_each_step("a", "+-+-") | after_each_step("b", "----") | after_each_step("c", "++++"))

@@ -21,7 +21,7 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.pav import PAV

@@ -13,7 +13,7 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics import first_error, thresholds
 from cpmi_eval.metrics.outcome import Outcome
 from cpmi_eval.metrics.thresholds import decide, first_below, fit, fold_of, parse
-from cpmi_eval.records import Record
+from cpmi_eval.record.rows import Record
 from cpmi_eval.types import Gold
 
 

@@ -13,7 +13,9 @@ import pytest
 import cpmi_eval
 from cpmi_eval import store as module
 from cpmi_eval.errors import StoreError
-from cpmi_eval.store import ROW_KEYS, Store, read_json, replace_text, to_lines, write_json
+from cpmi_eval.record.door import replace_text, to_lines, write_json
+from cpmi_eval.record.store import Store
+from cpmi_eval.store import ROW_KEYS, read_json  # XXX
 
 
 def row(name: str, **changes: object) -> dict[str, object]:
@@ -152,7 +154,7 @@ def test_documented_keys_of_a_real_row(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from cpmi_eval.store import Store
+from cpmi_eval.record.store import Store
 with Store(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -11,7 +11,7 @@ import pytest
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.board import Board, Entry, boards, main_metric, ranked
 from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value
-from cpmi_eval.records import Run
+from cpmi_eval.record.run import Run
 
 ANY = "0" * 64
 

@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 from cpmi_eval.errors import UsageError
 from cpmi_eval.leaderboards import schema
 from cpmi_eval.metrics.outcome import Outcome
-from cpmi_eval.records import Record, Run
+from cpmi_eval.record.rows import Record
+from cpmi_eval.record.run import Run
 from cpmi_eval.reports import escape
 from cpmi_eval.reports.page import Board, Placed, curves, page, runs
 from cpmi_eval.types import JSON, Gold

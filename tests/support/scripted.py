@@ -7,7 +7,7 @@ import random
 from typing import ClassVar
 
 from cpmi_eval import Gold, Item, registry
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import Completion, Failure, Generation, LogProb, Provenance, TaskData, Tokens, Trace
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from cpmi_eval import Gold, Item, RunResult, StepScores, Tokens, Trace
-from cpmi_eval.description import ModelDescription
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.types import Failure, LogProb, Provenance, Scored, ScoreRequest, TaskData

@@ -17,7 +17,7 @@ from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.metrics import first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
 from cpmi_eval.protocols import LoadOptions, Task
-from cpmi_eval.records import read_run
+from cpmi_eval.record.run import read_run
 from cpmi_eval.registry import load as load_plugin
 from cpmi_eval.reports.board import board_grid, shown
 from cpmi_eval.reports.console import show

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cpmi_eval.leaderboards import schema
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cpmi_eval.types import JSON
 
 if TYPE_CHECKING:
     from cpmi_eval.leaderboards import schema
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
     from cpmi_eval.reports.page import Board, Placed
 
 

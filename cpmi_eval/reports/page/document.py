@@ -15,7 +15,7 @@ from cpmi_eval.reports.page.runs import run_data
 
 if TYPE_CHECKING:
     from cpmi_eval.leaderboards import schema
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
     from cpmi_eval.reports.page import Board
 
 SCRIPTS = ("dom.js", "board.js", "scatter.js", "plots.js", "run.js", "traces.js", "page.js")

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cpmi_eval.leaderboards.schema import portable
-from cpmi_eval.records import Record, trace_set
+from cpmi_eval.record.signature import portable
+from cpmi_eval.record.rows import Record, trace_set
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.page import curves
 from cpmi_eval.reports.page.boards import entry, significant
 from cpmi_eval.types import JSON
 
 if TYPE_CHECKING:
-    from cpmi_eval.records import Run
+    from cpmi_eval.record.run import Run
 
 BUDGET = 3_600_000  # bytes for the texts and scores of traces
 SCORE_BYTES = 9  # of -0.04321 and its comma
@@ -199,8 +199,8 @@ def _failures(run: Run) -> list[list[Any]]:
     found: dict[str, list[Any]] = {}
     for record in chain.from_iterable(run.parts.values()):
         if record.error is not None:
-            kind = record.error["kind"]
-            found.setdefault(kind, [kind, 0, record.id, record.error["message"]])[1] += 1
+            kind = record.error.kind
+            found.setdefault(kind, [kind, 0, record.id, record.error.message])[1] += 1
     return sorted(found.values(), key=lambda one: -one[1])
 
 
@@ -228,6 +228,6 @@ def _part(run: Run, part: str, place: int, own: TraceSet) -> JSON:
         "predictions": [one.prediction for one in shown],
         "ends": [curves.ENDS.index(ends[one.id]) for one in shown],
         "failures": {
-            i: [one.error["kind"], one.error["message"]] for i, one in enumerate(shown) if one.error is not None
+            i: [one.error.kind, one.error.message] for i, one in enumerate(shown) if one.error is not None
         },
     }

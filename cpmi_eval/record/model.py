@@ -1,4 +1,4 @@
-"""What a run says of the model that it used, as a type: one writer, one reader.
+"""What a run says of the model that it used.
 
 In a manifest and in results.json it is one flat JSON object. ``backend``, ``model`` and ``device`` are always there;
 whatever else a backend cannot honestly say (a server's dtype, for one) is left out. What no reader knows is the
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from cpmi_eval.errors import StoreError, UsageError
+from cpmi_eval.errors import UsageError
 from cpmi_eval.types import JSON
 
 SAME_MODEL = (  # what must not change between the sessions of a run
@@ -79,14 +78,32 @@ class ModelDescription:
         return self.device.startswith("cuda")
 
     def as_dict(self) -> JSON:
-        """Return it as one JSON object, without what is not known; :func:`read` is the way back."""
+        """The one JSON object, without what is not known; :func:`shaped` is the way back."""
         known = {name: value for name in _NAMED if (value := getattr(self, name)) is not None}
         others = {role: one.as_dict() for role, one in self.others.items()}
         return {**self.own, **known, **({"others": others} if others else {})}
 
     def fixed(self) -> JSON:
-        """Return what must not change between sessions, of this model alone."""
+        """What must not change between sessions, of this model alone."""
         return {name: getattr(self, name) for name in SAME_MODEL}
+
+
+_NAMED = tuple(one.name for one in fields(ModelDescription) if one.name not in ("own", "others"))
+
+
+def shaped(content: object) -> object:
+    """Bring the flat object of a file into the form of a :class:`ModelDescription`; what is no object stays as it is."""
+    if not isinstance(content, dict):
+        return content
+    known = {name: value for name, value in content.items() if name in _NAMED}
+    others = content.get("others") or {}
+    if known.get("dtype") == _UNKNOWN:
+        known["dtype"] = None
+    return {
+        **known,
+        "own": {name: value for name, value in content.items() if name not in (*_NAMED, "others")},
+        "others": {role: shaped(one) for role, one in others.items()} if isinstance(others, dict) else others,
+    }
 
 
 def checked(about: object, of: str) -> ModelDescription:
@@ -98,55 +115,6 @@ def checked(about: object, of: str) -> ModelDescription:
     if not isinstance(about, ModelDescription):
         raise UsageError(
             f"{of} describes its model by a {type(about).__name__}; it must return a "
-            "cpmi_eval.description.ModelDescription"
+            "cpmi_eval.record.model.ModelDescription"
         )
     return about
-
-
-_KINDS: Mapping[str, tuple[type, str]] = {
-    "str": (str, "a text"),
-    "int": (int, "a whole number"),
-    "Mapping[str, Any]": (dict, "an object"),
-}
-_NAMED = {one.name: str(one.type) for one in fields(ModelDescription) if one.name not in ("own", "others")}
-
-
-def read(content: object, path: Path, place: str = "model") -> ModelDescription | None:
-    """Return the description that a run's files hold; ``None`` where no model ran.
-
-    Args:
-        content: the value of ``place`` in a manifest or in results.json.
-        path: the file, for messages.
-        place: the field, for messages.
-
-    Raises:
-        StoreError: a field is missing or of another kind; names file and field.
-    """
-    return None if content is None else _read(content, path, place)
-
-
-def _read(content: object, path: Path, place: str) -> ModelDescription:
-    if not isinstance(content, dict):
-        raise _damaged(path, place, "an object")
-    known: dict[str, Any] = {}
-    for name, declared in _NAMED.items():
-        value = content.get(name)
-        kind, wanted = _KINDS[declared.removesuffix(" | None")]
-        required = not declared.endswith("None")
-        if required if value is None else not isinstance(value, kind) or isinstance(value, bool):
-            raise _damaged(path, f"{place}.{name}", wanted)
-        known[name] = value
-    if known["dtype"] == _UNKNOWN:
-        known["dtype"] = None
-    others = content.get("others") or {}
-    if not isinstance(others, dict):
-        raise _damaged(path, f"{place}.others", "an object")
-    return ModelDescription(
-        **known,
-        own={name: value for name, value in content.items() if name not in _NAMED and name != "others"},
-        others={role: _read(one, path, f"{place}.others.{role}") for role, one in others.items()},
-    )
-
-
-def _damaged(path: Path, place: str, wanted: str) -> StoreError:
-    return StoreError(f"{path}: {place} must be {wanted}; restore the file, or repeat the run with --fresh")
