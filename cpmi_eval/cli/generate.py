@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cpmi_eval.backends.models import DEFAULT_MODEL
-from cpmi_eval.cli.options import BATCH_SIZE, INTEGER, PAIRS, Parsed, option, stderr_is_terminal
+from cpmi_eval.cli.options import BATCH_SIZE, INTEGER, PAIRS, SWITCH, Parsed, option, stderr_is_terminal
 from cpmi_eval.cli.run import CONFIG, RESUME
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
 from cpmi_eval.settings import scalar
@@ -48,7 +48,7 @@ VALUE = Parsed("value", scalar)
 @option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")
 @option("dtype", metavar="auto|float32|...", default="auto", show_default=True, help="Of the model.")
 @option("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs.")
-@option("scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes.")
+@option("prefix_sharing", type=SWITCH, default="on", show_default=True, help="Read common beginnings once.")
 @option("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Problems that are solved together.")
 @option("seed", type=INTEGER, default=0, show_default=True, help="Of everything random.")
 @option("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub.")

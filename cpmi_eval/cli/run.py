@@ -20,6 +20,7 @@ from cpmi_eval.cli.options import (
     LIMIT,
     NAMES,
     PAIRS,
+    SWITCH,
     F,
     from_config_file,
     option,
@@ -68,9 +69,7 @@ SETTINGS = (
     ),
     setting("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs."),
     setting("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together."),
-    setting(
-        "scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores."
-    ),
+    setting("prefix_sharing", type=SWITCH, default="on", show_default=True, help="Read common beginnings once."),
     setting(
         "threshold",
         metavar="PROTOCOL",

@@ -249,7 +249,7 @@ def test_stop_strings_are_cut_off_alike(way):
     stop = tuple(text[n : n + 3] for n, text in enumerate(longest, start=2))
     sampling = replace(WAYS[way], stop=stop)
     made = backend().generate(PROMPTS, sampling, SEEDS)
-    assert drawn(made) == drawn(backend(scorer="pairwise").generate(PROMPTS, sampling, SEEDS))
+    assert drawn(made) == drawn(backend(prefix_sharing=False).generate(PROMPTS, sampling, SEEDS))
     for result, whole in zip(made, free, strict=True):
         for completion, all_of_it in zip(result.completions, whole.completions, strict=True):
             cut = min((all_of_it.text.find(mark) for mark in stop if mark in all_of_it.text), default=None)
@@ -288,7 +288,7 @@ def test_tokens_worked_out_by_hand():
     assert sum(result.tokens.computed for result in made) == long + sum(map(sum, n)) - 4
     assert all(result.tokens.computed >= sum(own) - len(own) for result, own in zip(made, n, strict=True))
     assert sum(result.tokens.reused for result in made) == 2 * short + shortest
-    alone = backend(scorer="pairwise").generate(PROMPTS[:3], WAYS["pure"], [[1, 2], [3], [4]])
+    alone = backend(prefix_sharing=False).generate(PROMPTS[:3], WAYS["pure"], [[1, 2], [3], [4]])
     assert [result.tokens for result in alone] == [
         Tokens(result.tokens.requested, result.tokens.requested, result.tokens.generated) for result in made
     ]
@@ -322,7 +322,7 @@ def test_past_its_threshold_a_dependent_rope_needs_the_other_way(name):
     sampling = Sampling(40)
     failure, *_ = backend(name).generate(PROMPTS, sampling, SEEDS)
     assert failure.kind == "too_long"
-    assert "--scorer pairwise" in failure.message
+    assert "--prefix_sharing off" in failure.message
     made = backend(name, "pairwise").generate(PROMPTS, sampling, SEEDS)
     assert all(len(result.completions) == 3 for result in made)
 
@@ -483,7 +483,7 @@ def test_a_model_whose_attention_does_something_else_is_refused(monkeypatch, noi
     attend = Branches.attend
     monkeypatch.setattr(Branches, "attend", lambda self, *args: attend(self, *args) + noise)
     one = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer())
-    with pytest.raises(ModelError, match=r"nats away from plain passes.*--scorer pairwise"):
+    with pytest.raises(ModelError, match=r"nats away from plain passes.*--prefix_sharing off"):
         one.generate(["Ada has"], Sampling(4), [[1]])
 
 
@@ -492,7 +492,7 @@ def test_a_model_that_hands_its_attention_nothing_is_refused(monkeypatch):
     attention = type(one.model.model.layers[0].self_attn)
     forward = attention.forward
     monkeypatch.setattr(attention, "forward", lambda self, *args, branches=None, **rest: forward(self, *args, **rest))
-    with pytest.raises(ModelError, match=r"cannot be branched.*--scorer pairwise"):
+    with pytest.raises(ModelError, match=r"cannot be branched.*--prefix_sharing off"):
         one.generate(["Ada has"], Sampling(4), [[1]])
 
 

@@ -134,10 +134,10 @@ def test_order_batch_size_and_row_size_do_not_matter(scorer):
 @pytest.mark.parametrize("name", ["bloom", "mamba", "gpt_neo"])
 def test_models_that_a_trie_cannot_serve_are_refused_and_pairwise_works(name):
     model, tokenizer = tinymodels.model(name, torch.float32), tinymodels.tokenizer()
-    with pytest.raises(ModelError, match="--scorer pairwise"):
+    with pytest.raises(ModelError, match="--prefix_sharing off"):
         HFBackend(model, tokenizer, args={"row_tokens": 96})
     made = requests()
-    got = HFBackend(model, tokenizer, scorer="pairwise").loglikelihood(made)
+    got = HFBackend(model, tokenizer, prefix_sharing=False).loglikelihood(made)
     assert [r.total for r in got] == pytest.approx(straight(name, torch.float32, made), abs=1e-3)
 
 

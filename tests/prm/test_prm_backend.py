@@ -91,7 +91,7 @@ def near(expected: list[tuple[float, ...]], tolerance: float = 1e-5) -> Any:
 
 @pytest.mark.parametrize("name", specs.names())
 def test_the_trie_gives_what_every_prefix_gives_on_its_own(name: str) -> None:
-    expected = values(backend(name, scorer="pairwise"), *TRACES)
+    expected = values(backend(name, prefix_sharing=False), *TRACES)
     assert values(backend(name), *TRACES) == near(expected)
     assert len({round(value, 4) for one in expected for value in one}) > 4
 
@@ -132,7 +132,7 @@ def test_a_score_is_the_head_on_the_hidden_state_at_the_marker() -> None:
 
 
 def test_tokens_are_counted_and_shared_ones_once() -> None:
-    trie, pairwise = backend("trl", batch_tokens=4000), backend("trl", scorer="pairwise")
+    trie, pairwise = backend("trl", batch_tokens=4000), backend("trl", prefix_sharing=False)
     encoded = [trie.encoder.encode(trace.problem, trace.steps) for trace in TRACES]
     requested = [sum(read + 1 for read in one.reads) for one in encoded]
     shared = [one.tokens for one in trie.step_scores(TRACES)]
@@ -196,7 +196,7 @@ def test_out_of_memory_halves_the_batch_and_gives_up_on_one_trace_alone(
 
 @pytest.mark.parametrize("model", ["bloom", "mamba", "gpt_neo"])
 def test_models_that_a_trie_cannot_serve(model: str) -> None:
-    with pytest.raises(ModelError, match="--scorer pairwise"):
+    with pytest.raises(ModelError, match="--prefix_sharing off"):
         backend("trl", model)
     found = backend("trl", model, "pairwise")
     assert [values(found, trace)[0] for trace in TRACES] == near(values(found, *TRACES))
@@ -240,7 +240,7 @@ def test_a_saved_checkpoint_scores_as_the_model_it_was(name: str, causal: bool, 
 
 @pytest.mark.parametrize("name", ["math-shepherd", "rlhflow", "llemma-prm800k"])
 def test_a_saved_language_model_scores_as_the_model_it_was(name: str, tmp_path: Path) -> None:
-    found = opened(saved(tmp_path, name), name, scorer="pairwise")
+    found = opened(saved(tmp_path, name), name, prefix_sharing=False)
     assert values(found, *TRACES) == near(values(backend(name), *TRACES))
     without = tmp_path / "decoder"
     saved(without, name, causal=False)
