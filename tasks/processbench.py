@@ -15,9 +15,11 @@ from typing import ClassVar
 
 from cpmi_eval.errors import DataError
 from cpmi_eval.grading import final_answer
+from cpmi_eval.grading.finding import clean
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.record.door import Filled
-from cpmi_eval.tasks.references import REFERENCE_SOURCES, find_references, problem_cluster
+from cpmi_eval.tasks import gsm8k, math
+from cpmi_eval.tasks.references import ReferenceSource, find_references, problem_cluster
 from cpmi_eval.tasks.rows import Faults, check_names, check_steps
 from cpmi_eval.tasks.sources import Table, read_typed
 from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
@@ -25,6 +27,66 @@ from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 REVISION = "3bdcd5371ed567559a78f559c01c13a6deee7604"  # the commit that fixed annotations after the first release
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 TABLES = {name: Table("Qwen/ProcessBench", f"{name}.json", hub_split=name, revision=REVISION) for name in SUBSETS}
+
+
+@dataclass(frozen=True)
+class OlympiadBenchRow:
+    """A row of OlympiadBench; proofs have no answer."""
+
+    question: str
+    final_answer: tuple[str, ...] | None
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.question
+
+    @property
+    def reference(self) -> str | None:
+        """The parts of the answer, separated by commas."""
+        return ", ".join(filter(None, map(clean, self.final_answer or ())))
+
+
+@dataclass(frozen=True)
+class OmniMATHRow:
+    """A row of Omni-MATH."""
+
+    problem: str
+    answer: str | None
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.problem
+
+    @property
+    def reference(self) -> str | None:
+        """The answer."""
+        return clean(self.answer or "")
+
+
+# Open-ended, text-only, mathematics, English: the other configurations have no answers, or images, or other problems.
+_OLYMPIADBENCH = Table(
+    name="Hothan/OlympiadBench",
+    file="OE_TO_maths_en_COMP.jsonl",
+    hub_split="train",
+    hub_configs=("OE_TO_maths_en_COMP",),
+    revision="91184b52131e7fc9455fef848035173aea8cc01a",
+    role="reference answers of olympiadbench problems",
+)
+_OMNIMATH = Table(
+    name="KbsdJames/Omni-MATH",
+    file="test.jsonl",
+    hub_split="test",
+    revision="40ba231d8f16e29ecd40e6407e2c8640145a8f62",
+    role="reference answers of omnimath problems",
+)
+REFERENCE_SOURCES: Mapping[str, tuple[ReferenceSource, ...]] = {
+    "gsm8k": (gsm8k.source("test"), gsm8k.source("train")),
+    "math": (math.SOURCE,),
+    "olympiadbench": (ReferenceSource(_OLYMPIADBENCH, OlympiadBenchRow),),
+    "omnimath": (ReferenceSource(_OMNIMATH, OmniMATHRow),),
+}
 
 
 @dataclass(frozen=True)

@@ -9,69 +9,187 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cpmi_eval import settings
 from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.grading import final_answer, verdict
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
-from cpmi_eval.tasks.problems import SOURCES, Problem, load_problems
-from cpmi_eval.tasks.references import problem_key
+from cpmi_eval.tasks.references import ReferenceSource, problem_key, strict_key
 from cpmi_eval.tasks.rows import Faults, check_names, show
-from cpmi_eval.types import JSON, Candidate, Gold, Item, TaskData, Trace
+from cpmi_eval.tasks.sources import read_typed
+from cpmi_eval.types import JSON, Candidate, Gold, Item, Provenance, TaskData, Trace
 
 SPLITS = ("auto", "blank", "line")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
-def load(task: str, options: LoadOptions) -> TaskData:
-    """Return the candidates of a file as items of ``task`` (``gsm8k`` or ``math``), in the file's order.
+@dataclass(frozen=True)
+class Problem:
+    """A problem with its reference answer.
 
-    Settings: ``candidates`` (the file) and ``split`` (how a solution becomes steps, see :func:`split_steps`). One
-    subset at a time, ``test`` if none is named. Candidates without any text cannot be scored; they are the data's
-    ``empty``. ``notes`` says, by subset, what there is of problems and candidates, and how our grading compares with
-    the file's ``is_correct`` marks.
-
-    Raises:
-        UsageError: no file, or a subset or a setting that does not exist.
-        DataError: missing data; lines that are not of the form, not of this subset, or with another reference answer.
+    ``id`` is its 0-based place in the benchmark's file (``gsm8k-test-0``). ``groups``: what results are broken down by.
     """
-    path, split = _settings(task, options.args or {})
-    subset = _subset(task, options.subsets)
-    problems, provenance = load_problems(task, subset, options.data_dir)
-    lines, origin = read_candidates(path)
-    matched = _join(path, lines, problems, _Place(task, subset, options.data_dir))
-    graded = [one for line, problem in matched for one in grade(problem, line.candidates)]
-    items = [(_item(subset, one, split), one) for one in graded]
-    return TaskData(
-        items=tuple(item for item, _ in items if item.trace.steps),
-        provenance=(*provenance, origin),
-        empty=tuple(item for item, _ in items if not item.trace.steps),
-        notes={subset: {"split": split, **_notes(problems, matched, graded)}},
-    )
+
+    id: str
+    problem: str
+    answer: str
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
-def _settings(task: str, args: Mapping[str, Any]) -> tuple[Path, str]:
-    check_names(task, "setting", args, ("candidates", "split"))
-    path = args.get("candidates")
-    if not isinstance(path, str | Path) or not str(path):
-        given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
-        raise UsageError(
-            f"the task {task} selects among solutions and needs a file of them: --candidates FILE{given}; "
-            "`cpmi-eval generate` makes one"
+class Selection:
+    """A benchmark of problems with answers, as a task that selects among solutions of them; subclasses name its tables.
+
+    Rows of the tables may have ``groups``, what results are broken down by, and ``worked``, a solution to learn from.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    sources: ClassVar[Mapping[str, ReferenceSource]]
+    subsets: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]] = ("best_of_n",)
+    synthetic: ClassVar[bool] = False
+    selects: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        """Take the subsets from the tables."""
+        cls.subsets = tuple(cls.sources)
+
+    def problems(self, subset: str, data_dir: Path | None) -> tuple[list[Problem], list[Provenance]]:
+        """Return all problems of a subset in the benchmark's order, and where they came from.
+
+        Args:
+            subset: one of the benchmark's.
+            data_dir: a local copy of the hub; ``None`` loads the pinned revision from the hub.
+
+        Raises:
+            UnknownNameError: no such subset.
+            DataError: the data is missing, or a row lacks its problem or its answer.
+        """
+        check_names(self.name, "subset", [subset], self.subsets)
+        rows, origin = read_typed(self.sources[subset].table, self.sources[subset].kind, data_dir)
+        problems: list[Problem] = []
+        for index, row in enumerate(rows):
+            answer = row.reference
+            if not row.text.strip() or not answer:
+                what = "no answer to its problem" if row.text.strip() else "no problem"
+                raise DataError(f"{origin.name} row {index + 1} gives {what}; download the file again")
+            groups = getattr(row, "groups", {})
+            problems.append(Problem(f"{self.name}-{subset}-{index}", row.text, answer, groups))
+        return problems, [origin]
+
+    def worked(self, data_dir: Path | None) -> tuple[list[tuple[str, str]], list[Provenance]]:
+        """Return problems of the training split with their solutions, and where they came from."""
+        source = self.sources["test"]
+        table = replace(source.table, file="train.jsonl", hub_split="train", role="worked examples for --shots")
+        rows, origin = read_typed(table, source.kind, data_dir)
+        found = [(row.text, getattr(row, "worked", None)) for row in rows]
+        return [(text, worked) for text, worked in found if text and worked], [origin]
+
+    def load(self, options: LoadOptions) -> TaskData:
+        """Return the candidates of a file as items, in the file's order.
+
+        Settings: ``candidates`` (the file) and ``split`` (how a solution becomes steps, see :func:`split_steps`). One
+        subset at a time, the first if none is named. Candidates without any text cannot be scored; they are the data's
+        ``empty``. ``notes`` says, by subset, what there is of problems and candidates, and how our grading compares
+        with the file's ``is_correct`` marks.
+
+        Raises:
+            UsageError: no file, or a subset or a setting that does not exist.
+            DataError: missing data; lines that are not of the form, not of this subset, or with another answer.
+        """
+        path, split = self._settings(options.args or {})
+        check_names(self.name, "subset", options.subsets, self.subsets)
+        if len(set(options.subsets)) > 1:
+            listed = ", ".join(options.subsets)
+            raise UsageError(f"a file of candidates belongs to one subset of {self.name}; choose one of {listed}")
+        subset = (*options.subsets, *self.subsets)[0]
+        problems, provenance = self.problems(subset, options.data_dir)
+        lines, origin = read_candidates(path)
+        matched = self._join(path, lines, problems, subset, options.data_dir)
+        graded = [one for line, problem in matched for one in grade(problem, line.candidates)]
+        items = [_item(subset, one, split) for one in graded]
+        return TaskData(
+            items=tuple(item for item in items if item.trace.steps),
+            provenance=(*provenance, origin),
+            empty=tuple(item for item in items if not item.trace.steps),
+            notes={subset: {"split": split, **_notes(problems, matched, graded)}},
         )
-    return Path(path), settings.choice("split", args.get("split", "auto"), SPLITS)
+
+    def _settings(self, args: Mapping[str, Any]) -> tuple[Path, str]:
+        check_names(self.name, "setting", args, ("candidates", "split"))
+        path = args.get("candidates")
+        if not isinstance(path, str | Path) or not str(path):
+            given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
+            raise UsageError(
+                f"the task {self.name} selects among solutions and needs a file of them: --candidates FILE{given}; "
+                "`cpmi-eval generate` makes one"
+            )
+        return Path(path), settings.choice("split", args.get("split", "auto"), SPLITS)
+
+    def _join(
+        self, path: Path, lines: Mapping[int, Line], problems: Sequence[Problem], subset: str, data_dir: Path | None
+    ) -> list[tuple[Line, Problem]]:
+        """Return each line with its problem; one error for all lines that have none or contradict it."""
+        index = _index(problems)
+        known = all(problem_key(line.problem) in index for line in lines.values())
+        others = {} if known else self._elsewhere(subset, data_dir)
+        matched: list[tuple[Line, Problem]] = []
+        owner: dict[str, int] = {}
+        faults = Faults("line", "candidates")
+        for number, line in lines.items():
+            with faults.row():
+                copies = index.get(problem_key(line.problem), [])
+                found = _closest(line.problem, copies)
+                if found is None:
+                    what = self._missing(line, subset, bool(copies), others)
+                elif (first := owner.setdefault(found.id, number)) != number:
+                    what = f"the problem is also that of line {first}; put its candidates in one line"
+                elif line.answer is not None and verdict(line.answer, found.answer) is False:
+                    what = f"the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}"
+                else:
+                    matched.append((line, found))
+                    continue
+                raise DataError(f"{path}:{number}: {what}")
+        faults.refuse()
+        return matched
+
+    def _elsewhere(self, subset: str, data_dir: Path | None) -> dict[str, dict[str, list[Problem]]]:
+        """Index the other subsets that can be read; only the wording of an error depends on it."""
+        found = {}
+        for other in self.subsets:
+            with suppress(DataError):
+                if other != subset:
+                    found[other] = _index(self.problems(other, data_dir)[0])
+        return found
+
+    def _missing(self, line: Line, subset: str, ambiguous: bool, others: Mapping[str, Mapping[str, object]]) -> str:
+        here, shown = f"{self.name} {subset}", show(line.problem)
+        if ambiguous:
+            return f"several problems of {here} differ from this one in signs only; copy its text exactly: {shown}"
+        for other, keys in others.items():
+            if problem_key(line.problem) in keys:
+                return f"the problem is not in {here} but in {other}: --subset {other}; it is {shown}"
+        known = ", ".join(others)
+        return f"the problem is not in {here}" + (f", nor in {known}" if known else "") + f": {shown}"
 
 
-def _subset(task: str, names: Sequence[str]) -> str:
-    known = tuple(SOURCES[task])
-    check_names(task, "subset", names, known)
-    if len(set(names)) > 1:
-        raise UsageError(f"a file of candidates belongs to one subset of {task}; choose one of {', '.join(names)}")
-    return (*names, *known)[0]
+def _index(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem_key(problem.problem), []).append(problem)
+    return found
+
+
+def _closest(text: str, copies: Sequence[Problem]) -> Problem | None:
+    """Return the problem with the text's letters and digits; of several, the one that agrees but for white space."""
+    if len(copies) == 1:
+        return copies[0]
+    return next((one for one in copies if strict_key(one.problem) == strict_key(text)), None)
 
 
 def split_steps(solution: str, rule: str) -> tuple[str, ...]:
@@ -86,81 +204,6 @@ def split_steps(solution: str, rule: str) -> tuple[str, ...]:
     at_blank = rule == "blank" or (rule == "auto" and _BLANK_LINES.search(solution) is not None)
     parts = _BLANK_LINES.split(solution) if at_blank else solution.split("\n")
     return tuple(step for part in parts if (step := part.strip()))
-
-
-# --- candidates and problems ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where problems are looked for."""
-
-    task: str
-    subset: str
-    data_dir: Path | None
-
-    def elsewhere(self) -> dict[str, set[str]]:
-        """Return the problem keys of the other subsets that can be read."""
-        found = {}
-        for subset in SOURCES[self.task]:
-            try:
-                if subset != self.subset:
-                    problems, _ = load_problems(self.task, subset, self.data_dir)
-                    found[subset] = {problem_key(one.problem) for one in problems}
-            except DataError:
-                continue  # only the wording of an error depends on it
-        return found
-
-
-def _join(
-    path: Path, lines: Mapping[int, Line], problems: Sequence[Problem], place: _Place
-) -> list[tuple[Line, Problem]]:
-    """Return each line with its problem; one error for all lines that have none or contradict it."""
-    index: dict[str, list[Problem]] = {}
-    for problem in problems:
-        index.setdefault(problem_key(problem.problem), []).append(problem)
-    known = all(problem_key(line.problem) in index for line in lines.values())
-    others = {} if known else place.elsewhere()
-    matched: list[tuple[Line, Problem]] = []
-    owner: dict[str, int] = {}
-    faults = Faults("line", "candidates")
-    for number, line in lines.items():
-        with faults.row():
-            copies = index.get(problem_key(line.problem), [])
-            found = _closest(line.problem, copies)
-            if found is None:
-                raise DataError(f"{path}:{number}: {_missing(line, bool(copies), place, others)}")
-            if (first := owner.setdefault(found.id, number)) != number:
-                raise DataError(
-                    f"{path}:{number}: the problem is also that of line {first}; put its candidates in one line"
-                )
-            if line.answer is not None and verdict(line.answer, found.answer) is False:
-                raise DataError(
-                    f"{path}:{number}: the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}"
-                )
-            matched.append((line, found))
-    faults.refuse()
-    return matched
-
-
-def _closest(text: str, copies: Sequence[Problem]) -> Problem | None:
-    """Return the problem with the text's letters and digits; of several, the one that agrees but for white space."""
-    if len(copies) == 1:
-        return copies[0]
-    same = [one for one in copies if "".join(one.problem.split()) == "".join(text.split())]
-    return same[0] if same else None
-
-
-def _missing(line: Line, ambiguous: bool, place: _Place, others: Mapping[str, set[str]]) -> str:
-    here = f"{place.task} {place.subset}"
-    shown = show(line.problem)
-    if ambiguous:
-        return f"several problems of {here} differ from this one in signs only; copy its text exactly: {shown}"
-    having = [subset for subset, keys in others.items() if problem_key(line.problem) in keys]
-    if having:
-        return f"the problem is not in {here} but in {having[0]}: --subset {having[0]}; it is {shown}"
-    known = ", ".join(others)
-    return f"the problem is not in {here}" + (f", nor in {known}" if known else "") + f": {shown}"
 
 
 # --- grading --------------------------------------------------------------------------------------------------------

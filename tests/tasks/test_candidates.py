@@ -90,9 +90,9 @@ def test_problems_of_nothing(hub: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": " ", "answer": "#### 1"}, "row 1: 'question' holds no text"),
-        ({"question": "What?", "answer": "1"}, "row 1: 'answer' has no '####' line"),
-        ({"question": "What?", "answer": "####"}, "row 1: the row gives no answer"),
+        ({"question": " ", "answer": "#### 1"}, "row 1 gives no problem"),
+        ({"question": "What?", "answer": "1"}, "row 1 is not valid: answer: no '####' line"),
+        ({"question": "What?", "answer": "####"}, "row 1 gives no answer"),
     ],
 )
 def test_a_damaged_benchmark_names_the_row(hub: Path, row: dict[str, str], message: str) -> None:

@@ -11,8 +11,8 @@ import realdata
 from cpmi_eval.errors import DataError, UnknownNameError
 from cpmi_eval.protocols import LoadOptions, Task
 from cpmi_eval.registry import load as load_plugin
-from cpmi_eval.tasks.processbench import ProcessBench
-from cpmi_eval.tasks.references import REFERENCE_SOURCES, ReferenceTable, problem_cluster, problem_key
+from cpmi_eval.tasks.processbench import REFERENCE_SOURCES, ProcessBench
+from cpmi_eval.tasks.references import ReferenceTable, problem_cluster, problem_key
 
 PROBLEM = "Ann has $2 + 3$ apples.  How many?"
 
@@ -285,39 +285,37 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("subset", "fields", "answer"), ANSWERS)
 def test_answer_of_a_source_row(tmp_path, subset, fields, answer):
-    reference = REFERENCE_SOURCES[subset][0]
     write_json(tmp_path / f"Qwen/ProcessBench/{subset}.json", [row()])
     for source in REFERENCE_SOURCES[subset]:
-        write_json(source.source.path(tmp_path), [{reference.problem_field: PROBLEM, **fields}])
+        write_json(source.table.path(tmp_path), [{"problem": PROBLEM, "question": PROBLEM, **fields}])
     assert load(tmp_path, subset).items[0].trace.answer == answer
 
 
 BAD_SOURCES = [
-    ("gsm8k", {"question": PROBLEM, "answer": "5"}, "'answer' has no '####' line"),
-    ("gsm8k", {"problem": PROBLEM, "answer": "#### 5"}, "no 'question'; it has 'problem', 'answer'"),
-    ("gsm8k", {"question": PROBLEM, "answer": 5}, "'answer' is int, expected a string"),
-    ("math", {"problem": PROBLEM}, "no 'solution'"),
-    ("olympiadbench", {"question": PROBLEM}, "no 'final_answer'"),
-    ("olympiadbench", {"question": PROBLEM, "final_answer": "5"}, "'final_answer' is not a list of strings"),
-    ("omnimath", {"problem": PROBLEM}, "no 'answer'"),
+    ("gsm8k", {"question": PROBLEM, "answer": "5"}, "answer: no '####' line"),
+    ("gsm8k", {"problem": PROBLEM, "answer": "#### 5"}, "Object missing required field `question`"),
+    ("gsm8k", {"question": PROBLEM, "answer": 5}, "answer: Expected `str`, got `int`"),
+    ("math", {"problem": PROBLEM}, "solution: missing, and there is no answer"),
+    ("olympiadbench", {"question": PROBLEM}, "Object missing required field `final_answer`"),
+    ("olympiadbench", {"question": PROBLEM, "final_answer": "5"}, "final_answer: Expected `array | null`, got `str`"),
+    ("omnimath", {"problem": PROBLEM}, "Object missing required field `answer`"),
 ]
 
 
 @pytest.mark.parametrize(("subset", "bad", "expected"), BAD_SOURCES)
 def test_bad_source_row(tmp_path, subset, bad, expected):
     write_json(tmp_path / f"Qwen/ProcessBench/{subset}.json", [row()])
-    source = REFERENCE_SOURCES[subset][0].source
-    write_json(source.path(tmp_path), [bad])
+    table = REFERENCE_SOURCES[subset][0].table
+    write_json(table.path(tmp_path), [bad])
     with pytest.raises(DataError) as caught:
         load(tmp_path, subset)
-    assert f"{source.name}/{source.file} row 1 (reference answers of {subset} problems): " in str(caught.value)
-    assert expected in str(caught.value)
+    assert f"{table.name}/{table.file} row 1 is not valid: {expected}" in str(caught.value)
 
 
 def test_every_source_is_pinned_to_a_commit():
     for references in REFERENCE_SOURCES.values():
         for reference in references:
-            assert len(bytes.fromhex(reference.source.revision)) == 20
+            assert len(bytes.fromhex(reference.table.revision)) == 20
 
 
 PUBLISHED = [("gsm8k", 400, 193, 7, 375), ("math", 1000, 406, 94, 955)]
