@@ -30,7 +30,7 @@ class HFBackend:
     """A loaded causal language model, its tokenizer and its readers."""
 
     name: ClassVar[str] = "hf"
-    summary: ClassVar[str] = "transformers in this process: log-probabilities and sampling with shared prefixes; CPU or CUDA"
+    summary: ClassVar[str] = "transformers in this process: shared prefixes, sampling; CPU or CUDA"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
 
     def __init__(

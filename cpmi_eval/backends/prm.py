@@ -108,7 +108,7 @@ class PRMBackend:
         """Load the checkpoint that ``options`` names.
 
         Raises:
-            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared on this model.
+            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared.
             UsageError: nothing says what family the checkpoint is of.
         """
         cls.check(options)

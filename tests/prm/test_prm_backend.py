@@ -62,7 +62,7 @@ def tensors(spec: Spec) -> dict[str, torch.Tensor]:
     return made
 
 
-def backend(name: str, model: str = "llama", scorer: str = "trie", **args: Any) -> PRMBackend:
+def backend(name: str, model: str = "llama", prefix_sharing: bool = True, **args: Any) -> PRMBackend:
     """Wrap a tiny model as a PRM of a family."""
     spec, lm = specs.load(name), decoder(model)
     if spec.read.head.layers:
@@ -71,11 +71,17 @@ def backend(name: str, model: str = "llama", scorer: str = "trie", **args: Any) 
             heads.from_tensors(spec, tensors(spec), WIDTH, "here"),
             tokenizer(),
             spec,
-            scorer=scorer,
+            prefix_sharing=prefix_sharing,
             args=args,
         )
     ids = [tokenizer().convert_tokens_to_ids(token) for token in ("+", "-")]
-    return PRMBackend(lm, TokenHead(lm, ids if spec.read.head.kind == "lm" else None), tokenizer(), spec, scorer=scorer)
+    return PRMBackend(
+        lm,
+        TokenHead(lm, ids if spec.read.head.kind == "lm" else None),
+        tokenizer(),
+        spec,
+        prefix_sharing=prefix_sharing,
+    )
 
 
 def values(found: PRMBackend, *traces: Trace) -> list[tuple[float, ...]]:
@@ -103,13 +109,13 @@ def test_other_architectures(model: str, name: str) -> None:
     assert values(backend(name, model), *TRACES) == near(expected, 5e-5)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_neither_batches_nor_order_matter(scorer: str) -> None:
-    found = backend("qwen2.5-math-prm", scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_neither_batches_nor_order_matter(prefix_sharing: bool) -> None:
+    found = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing)
     together = values(found, *TRACES)
     assert [values(found, trace)[0] for trace in TRACES] == near(together)
     assert values(found, *TRACES[::-1]) == near(together[::-1])
-    small = backend("qwen2.5-math-prm", scorer=scorer, row_tokens=40, batch_tokens=50)
+    small = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, row_tokens=40, batch_tokens=50)
     assert values(small, *TRACES) == near(together)
 
 
@@ -144,11 +150,11 @@ def test_tokens_are_counted_and_shared_ones_once() -> None:
     assert alone == Tokens(requested[0], encoded[0].reads[-1] + 1)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_failures_stay_on_their_trace(scorer: str) -> None:
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_failures_stay_on_their_trace(prefix_sharing: bool) -> None:
     long = Trace("long", "What?", ("so " * 80, "x"))
     odd = Trace("odd", "What?", ("one <extra_0> two",))
-    found = backend("qwen2.5-math-prm", scorer=scorer, max_length=200)
+    found = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, max_length=200)
     first, second, third, fourth = found.step_scores([long, TRACES[0], odd, TRACES[1]])
     assert isinstance(first, TraceFailure)
     assert isinstance(third, TraceFailure)
@@ -157,7 +163,7 @@ def test_failures_stay_on_their_trace(scorer: str) -> None:
     assert first.failure.message == f"{length} tokens; the model takes 200"
     assert (third.failure.kind, third.failure.message) == ("encoding", "step 0 contains the step marker '<extra_0>'")
     assert [second.values, fourth.values] == near(values(backend("qwen2.5-math-prm"), *TRACES[:2]))
-    exactly = backend("qwen2.5-math-prm", scorer=scorer, max_length=length)
+    exactly = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, max_length=length)
     assert isinstance(exactly.step_scores([long])[0], StepScores)
 
 
@@ -170,11 +176,11 @@ def test_a_score_that_is_not_a_number_is_a_failure() -> None:
     assert (one.failure.kind, one.tokens.computed > 0) == ("non_finite", True)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
 def test_out_of_memory_halves_the_batch_and_gives_up_on_one_trace_alone(
-    scorer: str, monkeypatch: pytest.MonkeyPatch
+    prefix_sharing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = backend("trl", scorer=scorer, row_tokens=40)
+    found = backend("trl", prefix_sharing=prefix_sharing, row_tokens=40)
     expected = values(found, *TRACES)
     decode = decoder("llama").base_model.forward
     limit = [120]
@@ -345,7 +351,7 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
         ({"batch_tokens": 0}, {}, "batch_tokens must be a positive whole number, not 0"),
         ({"trust_remote_code": "no"}, {}, "trust_remote_code must be true or false, not 'no'"),
         ({"revision": "v1"}, {}, "revision is for models of the hub"),
-        ({}, {"scorer": "tri"}, "unknown scorer 'tri'"),
+        ({}, {"prefix_sharing": "on"}, "prefix_sharing must be true or false"),
     ],
 )
 def test_settings_are_checked_before_anything_is_loaded(
