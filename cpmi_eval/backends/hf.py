@@ -74,7 +74,7 @@ class HFBackend:
         self.branch_difference: float | None = None
         self.scorer: Scorer
         self.generator: Generator
-        if prefix_sharing:
+        if settings.flag("prefix_sharing", prefix_sharing):
             trie_scorer = TrieScorer(model, self.limits)
             self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
             self.scorer = trie_scorer

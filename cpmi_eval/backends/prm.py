@@ -80,7 +80,7 @@ class PRMBackend:
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
         self.trie_difference: float | None = None
         self.reader: Reader
-        if prefix_sharing:
+        if settings.flag("prefix_sharing", prefix_sharing):
             reader = TrieReader(model, self.limits)
             self.trie_difference = distrust(reader, self.vocabulary)
             self.reader = reader

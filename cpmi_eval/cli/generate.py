@@ -48,7 +48,14 @@ VALUE = Parsed("value", scalar)
 @option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")
 @option("dtype", metavar="auto|float32|...", default="auto", show_default=True, help="Of the model.")
 @option("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs.")
-@option("prefix_sharing", type=SWITCH, default="on", show_default=True, help="Read common beginnings once.")
+@option(
+    "prefix_sharing",
+    type=SWITCH,
+    metavar="on|off",
+    default="on",
+    show_default=True,
+    help="Read common beginnings once.",
+)
 @option("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Problems that are solved together.")
 @option("seed", type=INTEGER, default=0, show_default=True, help="Of everything random.")
 @option("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub.")

@@ -69,7 +69,14 @@ SETTINGS = (
     ),
     setting("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs."),
     setting("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together."),
-    setting("prefix_sharing", type=SWITCH, default="on", show_default=True, help="Read common beginnings once."),
+    setting(
+        "prefix_sharing",
+        type=SWITCH,
+        metavar="on|off",
+        default="on",
+        show_default=True,
+        help="Read common beginnings once.",
+    ),
     setting(
         "threshold",
         metavar="PROTOCOL",

@@ -84,7 +84,7 @@ def drawn(results):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_shared_rollouts_are_those_of_transformers(name, way):
     """In float64: in float32 a near tie may fall either way, by the processor."""
-    expected = backend(name, "pairwise", torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
+    expected = backend(name, False, torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
     made = backend(name, dtype=torch.float64, slots=8).generate(PROMPTS, WAYS[way], SEEDS)
     assert drawn(made) == drawn(expected)
     assert [one.tokens.requested for one in made] == [one.tokens.requested for one in expected]
@@ -111,8 +111,8 @@ def test_long_completions_beside_short_ones(kind):
     """Own keys outgrow blocks of 64, 128 and 256 tokens, past the window; newcomers take the slots of the finished."""
     sampling = Sampling(330, top_p=0.95)
     seeds = [[1, 2], [3], [], [4], [5, 6, 7], [8]]
-    expected = long_backend(kind, "pairwise").generate(PROMPTS, sampling, seeds)
-    made = long_backend(kind, "trie", slots=3).generate(PROMPTS, sampling, seeds)
+    expected = long_backend(kind, False).generate(PROMPTS, sampling, seeds)
+    made = long_backend(kind, True, slots=3).generate(PROMPTS, sampling, seeds)
     assert drawn(made) == drawn(expected)
     lengths = [one.n_tokens for result in made for one in result.completions]
     assert max(lengths) == 330
@@ -121,8 +121,8 @@ def test_long_completions_beside_short_ones(kind):
 
 def test_long_completions_whatever_the_slots():
     sampling, seeds = Sampling(300), [[k] for k in range(6)]
-    few = long_backend("llama", "trie", slots=2).generate(PROMPTS, sampling, seeds)
-    assert drawn(long_backend("llama", "trie", slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
+    few = long_backend("llama", True, slots=2).generate(PROMPTS, sampling, seeds)
+    assert drawn(long_backend("llama", True, slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
 
 
 @pytest.mark.parametrize("args", [{"slots": 1}, {"slots": 3}, {"slots": 128}, {"row_tokens": 4}, {"row_tokens": 4000}])
@@ -327,13 +327,13 @@ def test_past_its_threshold_a_dependent_rope_needs_the_other_way(name):
     failure, *_ = backend(name).generate(PROMPTS, sampling, SEEDS)
     assert failure.kind == "too_long"
     assert "--prefix_sharing off" in failure.message
-    made = backend(name, "pairwise").generate(PROMPTS, sampling, SEEDS)
+    made = backend(name, False).generate(PROMPTS, sampling, SEEDS)
     assert all(len(result.completions) == 3 for result in made)
 
 
 @pytest.mark.parametrize("name", ["bloom", "mamba"])
 def test_other_models_generate_through_transformers(name):
-    one = backend(name, "pairwise")
+    one = backend(name, False)
     made = one.generate(PROMPTS, WAYS["nucleus"], SEEDS)
     assert all(len(result.completions) == 3 for result in made)
     (alone,) = one.generate(PROMPTS[1:2], WAYS["nucleus"], [SEEDS[1][:1]])

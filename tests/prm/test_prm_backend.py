@@ -105,7 +105,7 @@ def test_the_trie_gives_what_every_prefix_gives_on_its_own(name: str) -> None:
 @pytest.mark.parametrize("model", ["qwen3", "mistral", "gemma2", "gemma3", "granite", "cohere", "longrope"])
 @pytest.mark.parametrize("name", ["trl", "math-shepherd"])
 def test_other_architectures(model: str, name: str) -> None:
-    expected = values(backend(name, model, "pairwise"), *TRACES)
+    expected = values(backend(name, model, False), *TRACES)
     assert values(backend(name, model), *TRACES) == near(expected, 5e-5)
 
 
@@ -204,7 +204,7 @@ def test_out_of_memory_halves_the_batch_and_gives_up_on_one_trace_alone(
 def test_models_that_a_trie_cannot_serve(model: str) -> None:
     with pytest.raises(ModelError, match="--prefix_sharing off"):
         backend("trl", model)
-    found = backend("trl", model, "pairwise")
+    found = backend("trl", model, False)
     assert [values(found, trace)[0] for trace in TRACES] == near(values(found, *TRACES))
 
 
