@@ -94,6 +94,7 @@ class ProcessBench:
     subsets: ClassVar[tuple[str, ...]] = SUBSETS
     metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
     synthetic: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return the rows of the chosen subsets, with reference answers where there are any.
@@ -102,8 +103,8 @@ class ProcessBench:
             UnknownNameError: a subset or a setting that does not exist.
             DataError: missing files, or rows that do not have the schema; all of them are reported at once.
         """
-        check_names(self.name, "setting", options.args or (), ())
-        check_names(self.name, "subset", options.subsets, SUBSETS)
+        check_names("setting", options.args or (), ())
+        check_names("subset", options.subsets, SUBSETS)
         subsets = [subset for subset in SUBSETS if not options.subsets or subset in options.subsets]
         rows, provenance = read_subsets(subsets, options.data_dir)
         items: list[Item] = []

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,23 +22,10 @@ from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
 from cpmi_eval.tasks.references import ReferenceSource, problem_key, strict_key
 from cpmi_eval.tasks.rows import Faults, check_names, show
 from cpmi_eval.tasks.sources import read_typed
-from cpmi_eval.types import JSON, Candidate, Gold, Item, Provenance, TaskData, Trace
+from cpmi_eval.types import JSON, Candidate, Gold, Item, Problem, Provenance, TaskData, Trace
 
 SPLITS = ("auto", "blank", "line")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem with its reference answer.
-
-    ``id`` is its 0-based place in the benchmark's file (``gsm8k-test-0``). ``groups``: what results are broken down by.
-    """
-
-    id: str
-    problem: str
-    answer: str
-    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class Selection:
@@ -70,7 +57,7 @@ class Selection:
             UnknownNameError: no such subset.
             DataError: the data is missing, or a row lacks its problem or its answer.
         """
-        check_names(self.name, "subset", [subset], self.subsets)
+        check_names("subset", [subset], self.subsets)
         rows, origin = read_typed(self.sources[subset].table, self.sources[subset].kind, data_dir)
         problems: list[Problem] = []
         for index, row in enumerate(rows):
@@ -103,7 +90,7 @@ class Selection:
             DataError: missing data; lines that are not of the form, not of this subset, or with another answer.
         """
         path, split = self._settings(options.args or {})
-        check_names(self.name, "subset", options.subsets, self.subsets)
+        check_names("subset", options.subsets, self.subsets)
         if len(set(options.subsets)) > 1:
             listed = ", ".join(options.subsets)
             raise UsageError(f"a file of candidates belongs to one subset of {self.name}; choose one of {listed}")
@@ -121,7 +108,7 @@ class Selection:
         )
 
     def _settings(self, args: Mapping[str, Any]) -> tuple[Path, str]:
-        check_names(self.name, "setting", args, ("candidates", "split"))
+        check_names("setting", args, ("candidates", "split"))
         path = args.get("candidates")
         if not isinstance(path, str | Path) or not str(path):
             given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""

@@ -383,10 +383,11 @@ class Synthetic:
     subsets: ClassVar[tuple[str, ...]] = (SUBSET,)
     metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
     synthetic: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return ``n`` items; a longer set begins with the shorter one of the same seed and other settings."""
-        check_names(self.name, "subset", options.subsets, self.subsets)
+        check_names("subset", options.subsets, self.subsets)
         how = settings.construct("synthetic task", Settings, options.args or {})
         items = tuple(build(options.seed, index, how).item for index in range(how.n))
         content = json.dumps([asdict(item) for item in items], sort_keys=True)
