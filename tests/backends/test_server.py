@@ -614,7 +614,7 @@ def test_wrong_settings_are_refused(args: dict[str, Any]) -> None:
         ServerBackend.check(options(**args))
 
 
-@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"device": "cpu"}, {"scorer": "pairwise"}])
+@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"device": "cpu"}, {"prefix_sharing": False}])
 def test_settings_that_would_do_nothing_are_refused(changed: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="would do nothing"):
         ServerBackend.check(BackendOptions("m", {"base_url": "http://127.0.0.1:9/v1"}, **changed))
