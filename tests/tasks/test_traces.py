@@ -123,7 +123,7 @@ def test_a_file_that_is_missing_or_empty_and_an_unknown_subset() -> None:
     write("")
     with pytest.raises(DataError, match=r"mine.jsonl holds no traces"):
         load()
-    with pytest.raises(UnknownNameError, match="unknown subset of the task traces 'test'"):
+    with pytest.raises(UnknownNameError, match="unknown subset 'test'"):
         load(subsets=("test",))
 
 
