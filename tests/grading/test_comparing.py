@@ -1,7 +1,5 @@
 """Comparing answers: pairs of every kind worked by hand, what must hold for all, hostile input, real answers."""
 
-from __future__ import annotations
-
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
