@@ -116,8 +116,8 @@ def _model(model: ModelDescription | None) -> str:
     if model is None:
         return "none"
     name = " ".join(filter(None, [model.model, model.version[:12]]))
-    scorer = model.scorer and f"scorer {model.scorer}"
-    return ", ".join(filter(None, [name, model.dtype, model.device, scorer]))
+    way = {"trie": "prefix sharing on", "pairwise": "prefix sharing off"}.get(model.scorer or "", model.scorer)
+    return ", ".join(filter(None, [name, model.dtype, model.device, way]))
 
 
 def _rule(rule: JSON) -> str:
