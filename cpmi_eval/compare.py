@@ -15,17 +15,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cpmi_eval import cost, registry, settings
+from cpmi_eval import registry, settings
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.manifest import model_differences
-from cpmi_eval.record.journal import differences
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
-from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
 from cpmi_eval.record import door
+from cpmi_eval.record.journal import differences
 from cpmi_eval.record.results import Manifest, Total
 from cpmi_eval.record.rows import Row as Scored
 from cpmi_eval.record.store import Store
+from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
 from cpmi_eval.types import JSON
 
 log = logging.getLogger(__name__)
@@ -390,9 +390,7 @@ def _assemble(plan: _Plan, done: Sequence[_Done]) -> Comparison:
 
 def _finished(result: RunResult) -> set[tuple[str, str]]:
     """Return the traces whose costs are complete: what failed may have stopped half-way."""
-    return {
-        row.key for row in result.rows if row.error is None or row.error.kind in COMPLETE_ERRORS
-    }
+    return {row.key for row in result.scored if row.error is None or row.error.kind in COMPLETE_ERRORS}
 
 
 def _row(done: _Done, shared: set[tuple[str, str]], reference: RunResult | None) -> Row:
@@ -410,13 +408,13 @@ def _row(done: _Done, shared: set[tuple[str, str]], reference: RunResult | None)
         return row
     return replace(
         row,
-        traces=len(result.rows),
+        traces=len(result.scored),
         scored=sum(part.scored for part in result.run.results.coverage.values()),
         failed=result.failed,
         errors=result.run.results.errors,
         metrics={name: one.as_dict() for name, one in result.results[done.entry.config.task].items()},
         device=_device(result),
-        costs=Costs.of(result.rows),
+        costs=Costs.of(result.scored),
         relative=_relative(result, reference, shared) if reference is not None and shared else None,
     )
 
@@ -429,9 +427,7 @@ def _device(result: RunResult) -> str:
 
 def _relative(result: RunResult, reference: RunResult, shared: set[tuple[str, str]]) -> dict[str, float | None]:
     """Return costs over the shared traces as multiples of the reference's; ``None`` where that makes no sense."""
-    ours, theirs = (
-        asdict(Costs.of(row for row in one.rows if row.key in shared)) for one in (result, reference)
-    )
+    ours, theirs = (asdict(Costs.of(row for row in one.scored if row.key in shared)) for one in (result, reference))
     comparable = {name for name, value in theirs.items() if value}
     if _device(result) != _device(reference):  # seconds of a CPU and of a GPU are not the same thing
         comparable.discard("device_seconds")

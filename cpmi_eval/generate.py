@@ -22,20 +22,18 @@ from typing import Any
 
 from cpmi_eval import registry, settings
 from cpmi_eval.backends.models import DEFAULT_MODEL
-from cpmi_eval.record.model import ModelDescription, checked
 from cpmi_eval.errors import DataError, StoreError, UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
 from cpmi_eval.manifest import package_versions
-from cpmi_eval.record.journal import differences
-from cpmi_eval.protocols import BackendOptions, LanguageModel
-from cpmi_eval.seeding import derive_rng, derive_seed
+from cpmi_eval.protocols import BackendOptions, LanguageModel, OffersExamples, OffersProblems
 from cpmi_eval.record import door
-from cpmi_eval.record.journal import Journal
+from cpmi_eval.record.journal import Journal, differences
+from cpmi_eval.record.model import ModelDescription, checked
+from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.tasks.candidates import Solution
-from cpmi_eval.tasks.problems import SOURCES, load_problems
 from cpmi_eval.tasks.references import problem_key
-from cpmi_eval.tasks.selection import Problem, grade
-from cpmi_eval.types import JSON, Failure, Generation, Provenance, Sampling, Tokens
+from cpmi_eval.tasks.selection import grade
+from cpmi_eval.types import JSON, Failure, Generation, Problem, Provenance, Sampling, Tokens
 
 COMPLETIONS_PER_BATCH = 256
 PROMPT = (
@@ -73,7 +71,7 @@ class GenerateConfig:
     backend: str = "hf"
     dtype: str = "auto"
     device: str = "auto"
-    scorer: str = "trie"
+    prefix_sharing: bool = True
     batch_size: int | str = "auto"
     seed: int = 0
     data_dir: str | None = None
@@ -84,12 +82,12 @@ class GenerateConfig:
         Raises:
             UsageError: names the setting.
         """
-        settings.choice("task", self.task, tuple(SOURCES))
-        settings.choice(f"subset of {self.task}", self.subset, SOURCES[self.task].subsets)
+        settings.choice(f"subset of {self.task}", self.subset, offering(self.task).subsets)
         for name in ("n", "max_new_tokens", *(["limit"] if self.limit is not None else [])):
             settings.integer(name, getattr(self, name), 1)
         for name in ("shots", "top_k", "seed"):
             settings.integer(name, getattr(self, name), 0)
+        settings.flag("prefix_sharing", self.prefix_sharing)
         settings.number("temperature", self.temperature, 0.0)
         settings.number("top_p", self.top_p, 1e-6, 1.0)
         settings.number("repetition_penalty", self.repetition_penalty, 1e-6)
@@ -114,7 +112,7 @@ class GenerateConfig:
 
     def identity(self, provenance: Sequence[Provenance]) -> JSON:
         """Return what can change a candidate."""
-        own = {key: value for key, value in asdict(self).items() if key not in ELSEWHERE}
+        own = {key: value for key, value in settings.recorded(asdict(self)).items() if key not in ELSEWHERE}
         text = hashlib.sha256(_template(self).encode()).hexdigest()
         whole: JSON = {**own, "prompt_sha256": text, "data": [asdict(one) for one in provenance]}
         return dict(json.loads(json.dumps(whole)))
@@ -143,12 +141,12 @@ def generate(
         UsageError: the data, the model or the file cannot be used; says why.
     """
     backend_class = registry.load("backends", config.backend)
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
     backend_class.check(options)
     if "generate" not in backend_class.capabilities:
         raise UsageError(f"the backend {config.backend!r} does not generate")
     data_dir = Path(config.data_dir) if config.data_dir else None
-    everything, provenance = load_problems(config.task, config.subset, data_dir)
+    everything, provenance = offering(config.task).problems(config.subset, data_dir)
     shots, further = _shots(config, data_dir)
     identity = config.identity([*provenance, *further])
     path = Path(config.to)
@@ -163,6 +161,19 @@ def generate(
     start, earlier = time.perf_counter(), partial.seconds
     _draw(config, problems, shots, backend, partial, progress or (lambda *_: None))
     return _save(config, problems, partial, model, identity, earlier + time.perf_counter() - start)
+
+
+def offering(name: str) -> OffersProblems:
+    """Return the task of that name, plug-ins included.
+
+    Raises:
+        UnknownNameError: there is no such task.
+        UsageError: it offers no problems.
+    """
+    task = registry.load("tasks", name)()
+    if not isinstance(task, OffersProblems):
+        raise UsageError(f"the task {name!r} offers no problems to solve; gsm8k and math do")
+    return task
 
 
 def _template(config: GenerateConfig) -> str:
@@ -182,7 +193,10 @@ def _shots(config: GenerateConfig, data_dir: Path | None) -> tuple[list[tuple[st
     """Return solved problems of the training split (one more than is shown: a problem is not its own example)."""
     if not config.shots:
         return [], []
-    worked, origins = SOURCES[config.task]().worked(data_dir)
+    task = offering(config.task)
+    if not isinstance(task, OffersExamples):
+        raise UsageError(f"the task {config.task!r} has no worked solutions for --shots; leave it out")
+    worked, origins = task.worked(data_dir)
     if len(worked) <= config.shots:
         raise DataError(f"{origins[0].name} has {len(worked)} worked solutions; --shots {config.shots} needs one more")
     return derive_rng(config.seed, "shots").sample(worked, config.shots + 1), origins

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from cpmi_eval.record.model import ModelDescription
+from cpmi_eval.record.rows import Row
 from cpmi_eval.types import (
-    JSON,
     Enough,
     Failure,
     Generation,
     LogProb,
+    Problem,
+    Provenance,
     Sampling,
     Scored,
     ScoreRequest,
@@ -56,6 +58,22 @@ class Task(Protocol):
         """Return the items of the chosen subsets; raise DataError rather than drop a row."""
 
 
+@runtime_checkable
+class OffersProblems(Task, Protocol):
+    """A task whose problems can be given to a model to solve, and whose answers grade the solutions."""
+
+    def problems(self, subset: str, data_dir: Path | None) -> tuple[list[Problem], list[Provenance]]:
+        """Return all problems of a subset in the benchmark's order, and where they came from."""
+
+
+@runtime_checkable
+class OffersExamples(Protocol):
+    """A task with worked solutions to problems of its own, to show to a model before it solves another."""
+
+    def worked(self, data_dir: Path | None) -> tuple[list[tuple[str, str]], list[Provenance]]:
+        """Return problems with their solutions, and where they came from."""
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """What a backend is told when it opens a model; ``model_args`` are the backend's own settings."""
@@ -64,7 +82,7 @@ class BackendOptions:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
     device: str = "auto"
-    scorer: str = "trie"
+    prefix_sharing: bool = True
 
 
 @runtime_checkable

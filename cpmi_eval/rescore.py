@@ -46,9 +46,7 @@ def rescore(
     native = _native(run, protocol)
     decided = thresholds.decide(protocol, native, _with_decisions(run, records), run.results.config.seed)
     manifest = _changed(run, records, str(protocol))
-    known = run.results.replaced(
-        config=manifest.config, labeler=run.results.labeler.replaced(native_threshold=native)
-    )
+    known = run.results.replaced(config=manifest.config, labeler=run.results.labeler.replaced(native_threshold=native))
     if len(records) < len(run.records):
         clusters = {(one.part, one.cluster) for one in records}
         known = known.replaced(empty=tuple(one for one in known.empty if (one.task, one.cluster) in clusters))

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,10 +64,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run. ``rows`` is the content of samples.jsonl in task order, ``run`` all of it as types."""
+    """A finished run, and its rows in the order of the task."""
 
     run: Run
-    rows: tuple[Row, ...]
+    scored: tuple[Row, ...]
 
     @property
     def path(self) -> Path:
@@ -77,6 +78,11 @@ class RunResult:
     def summary(self) -> JSON:
         """The content of results.json."""
         return self.run.summary
+
+    @cached_property
+    def rows(self) -> tuple[JSON, ...]:
+        """The lines of samples.jsonl."""
+        return tuple(row.as_dict() for row in self.scored)
 
     @property
     def results(self) -> Mapping[str, Mapping[str, Metric]]:
@@ -147,7 +153,7 @@ def make_labeler(config: RunConfig) -> Labeler:
 
 def backend_of(labeler: Labeler, config: RunConfig) -> tuple[str, BackendOptions]:
     """Return the name of the backend that a labeler runs on, and what that is to load."""
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
     return labeler.brings(options) if isinstance(labeler, BringsModel) else (config.backend, options)
 
 
@@ -306,9 +312,7 @@ def _finished(
             replace(row, scores=None if own is None else tuple(own)) for row, own in zip(rows, final, strict=True)
         ]
     native = setup.labeler.native_threshold
-    decided = thresholds.decide(
-        setup.protocol, native, join(scored, texts, store.samples_path), setup.config.seed
-    )
+    decided = thresholds.decide(setup.protocol, native, join(scored, texts, store.samples_path), setup.config.seed)
     done = tuple(replace(row, prediction=own) for row, own in zip(scored, decided.predictions, strict=True))
     if done != tuple(rows):
         store.replace_rows(done)
@@ -373,9 +377,7 @@ def _score(
         report(Progress(done, len(data.items), "scoring", computed, spent))
 
 
-def _owing(
-    setup: _Setup, data: TaskData, executor: Executor, finished: Container[Key]
-) -> Iterator[Batch]:
+def _owing(setup: _Setup, data: TaskData, executor: Executor, finished: Container[Key]) -> Iterator[Batch]:
     """Yield the batches that have rows to come; they are made as they are taken."""
     factor = getattr(setup.labeler, "batch_factor", 1)
     for items in batches(data.items, setup.config.batch_size, executor.budget, factor):

@@ -10,7 +10,7 @@ from cpmi_eval import registry
 from cpmi_eval.metrics.outcome import Metric, MetricFunction, Outcome, Statistics, metrics_of
 from cpmi_eval.metrics.thresholds import Decisions
 from cpmi_eval.protocols import Labeler, Task
-from cpmi_eval.record.results import Blank, Coverage, Manifest, Results, Rule, Scorer, Session, Total
+from cpmi_eval.record.results import Blank, Coverage, Manifest, Results, Scorer, Session, Total
 from cpmi_eval.record.rows import Record, by_part, part_of
 from cpmi_eval.record.run import empty, outcome
 from cpmi_eval.types import TaskData
@@ -78,12 +78,13 @@ def reduce(
         for name, group in parts.items()
         if name != rule.held_out
     }
+    notes = {name: known.notes.get(name.partition("/")[2], {}) for name in parts}
     found: Results = known.replaced(
         results=measured(known.task, functions, outcomes),
         groups={name: _groups(functions, group) for name, group in outcomes.items()} if known.selects else {},
         cost=Total.of([one.cost for one in records], sessions),
         coverage={
-            name: _coverage(group, known.notes.get(name.partition("/")[2], {}), outcomes.get(name, ()), references.get(name))
+            name: _coverage(group, notes[name], outcomes.get(name, ()), references.get(name))
             for name, group in parts.items()
         },
         errors=dict(Counter(one.error.kind for one in records if one.error)),

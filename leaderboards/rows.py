@@ -59,7 +59,9 @@ def _parts(run: Run, task: str, limit: float | None) -> dict[str, Part]:
 def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Value]:
     """Return the metrics that are no details."""
     return {
-        name: Value(one.value, *(one.interval or (None, None)), one.n) for name, one in metrics.items() if not one.detail
+        name: Value(one.value, *(one.interval or (None, None)), n=one.n)
+        for name, one in metrics.items()
+        if not one.detail
     }
 
 

@@ -1,7 +1,5 @@
 """What tests of every room share: the command line, plug-ins that last for a test, tiny checkpoints, published data."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import types
@@ -14,6 +12,14 @@ from commandline import Cli, Outcome
 
 from cpmi_eval import registry
 from cpmi_eval.cli import main
+
+LONG = ("test_cluster.py", "test_server.py", "test_every_backend.py", "test_generate.py", "test_gpu_benchmark.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, where files are dealt out to processes: else one of them ends alone."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_collection_finish() -> None:

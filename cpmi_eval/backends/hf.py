@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import loading, models
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
 if TYPE_CHECKING:
@@ -23,31 +24,30 @@ if TYPE_CHECKING:
 
 LIMITS = ("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length")
 MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
-SCORERS = ("trie", "pairwise")
 
 
 class HFBackend:
-    """A loaded causal language model, its tokenizer and the chosen scorer."""
+    """A loaded causal language model, its tokenizer and its readers."""
 
     name: ClassVar[str] = "hf"
-    summary: ClassVar[str] = "transformers in this process: prefix-sharing scorer, sampling; CPU or CUDA"
+    summary: ClassVar[str] = "transformers in this process: shared prefixes, sampling; CPU or CUDA"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, scorer: str = "trie", args: Mapping[str, Any] | None = None
+        self, model: Any, tokenizer: Any, *, prefix_sharing: bool = True, args: Mapping[str, Any] | None = None
     ) -> None:
         """Wrap a model that is already loaded.
 
         Args:
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
-            scorer: ``trie`` or ``pairwise``.
+            prefix_sharing: read what sequences begin with once for all of them.
             args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass), ``slots``
                 (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
                 ``max_length`` override what is derived from the model.
 
         Raises:
-            ModelError: the scorer cannot serve the model.
+            ModelError: prefixes cannot be shared on this model.
         """
         from cpmi_eval.engine.architecture import cache_tokens, devices, max_length, row_tokens
         from cpmi_eval.engine.encode import Encoder
@@ -74,7 +74,7 @@ class HFBackend:
         self.branch_difference: float | None = None
         self.scorer: Scorer
         self.generator: Generator
-        if scorer == "trie":
+        if settings.flag("prefix_sharing", prefix_sharing):
             trie_scorer = TrieScorer(model, self.limits)
             self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
             self.scorer = trie_scorer
@@ -84,11 +84,9 @@ class HFBackend:
                 if len(self.devices) == 1 and not hasattr(model, "hf_device_map")
                 else PlainGenerator(model, self.encoder, self.limits.max_length)
             )
-        elif scorer == "pairwise":
+        else:
             self.scorer = PairwiseScorer(model, self.limits)
             self.generator = PlainGenerator(model, self.encoder, self.limits.max_length)
-        else:
-            raise UnknownNameError("scorer", scorer, SCORERS)
         self._generating = 0.0
         self._options: BackendOptions | None = None
         self._identity: JSON = {}
@@ -102,8 +100,7 @@ class HFBackend:
         for key in LIMITS:
             models.positive(options.model_args, key)
         loading.hub_args(options.model_args)
-        if options.scorer not in SCORERS:
-            raise UnknownNameError("scorer", options.scorer, SCORERS)
+        settings.flag("prefix_sharing", options.prefix_sharing)
         models.check_placement(options.model_args, options.device)
         models.resolve(options.model)
 
@@ -112,7 +109,7 @@ class HFBackend:
         """Load the model that ``options`` names.
 
         Raises:
-            ModelError: no such model, device or dtype, or one that the scorer cannot serve.
+            ModelError: no such model, device or dtype, or one whose prefixes cannot be shared.
         """
         cls.check(options)
         source = models.resolve(options.model)
@@ -120,7 +117,7 @@ class HFBackend:
         dtype = models.pick_dtype(options.dtype, device)
         sha256 = source.sha256()
         model, tokenizer = models.load_model(source, dtype, device, options.model_args, sha256)
-        backend = cls(model, tokenizer, scorer=options.scorer, args=options.model_args)
+        backend = cls(model, tokenizer, prefix_sharing=options.prefix_sharing, args=options.model_args)
         backend._options = options
         backend._identity = {
             "model": source.name,
@@ -215,7 +212,7 @@ class HFBackend:
         return text
 
     def another(self, model: str) -> HFBackend:
-        """Load a second model beside this one, with the same dtype, device and scorer."""
+        """Load a second model beside this one, with the same dtype, device and sharing."""
         if self._options is None:
             raise ModelError("this backend wraps a model given to it; a second one cannot be loaded like it")
         return type(self).open(replace(self._options, model=model))

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval.backends import models
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, ScoreRequest
 
 if TYPE_CHECKING:

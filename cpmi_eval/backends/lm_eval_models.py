@@ -86,8 +86,8 @@ def check(options: BackendOptions) -> None:
             "model argument logits_cache must stay off: lm-eval's reads the wrong positions where two requests share "
             "all but their last token and differ in where the continuation begins"
         )
-    if options.scorer != "trie":
-        raise UsageError(f"--scorer {options.scorer} is for --backend hf; with lm-eval the model's class scores")
+    if not options.prefix_sharing:
+        raise UsageError("--prefix_sharing off is for --backend hf; with lm-eval the model's class scores")
     if options.model in LOCAL_SERVERS:
         for names in (("base_url",), ("model", "pretrained")):
             if not any(options.model_args.get(name) for name in names):

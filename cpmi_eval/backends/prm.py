@@ -9,14 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import loading, models
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
 from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
 from cpmi_eval.prm.specs import Spec
 from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 LIMITS = ("row_tokens", "batch_tokens", "max_length")
 MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
-SCORERS = ("trie", "pairwise")
 WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
 
 
@@ -45,7 +45,7 @@ class PRMBackend:
         tokenizer: Any,
         spec: Spec,
         *,
-        scorer: str = "trie",
+        prefix_sharing: bool = True,
         args: Mapping[str, Any] | None = None,
     ) -> None:
         """Wrap a model that is already loaded.
@@ -55,12 +55,12 @@ class PRMBackend:
             head: what turns its final hidden states into numbers.
             tokenizer: its tokenizer.
             spec: how traces are built and read.
-            scorer: ``trie`` or ``pairwise``.
+            prefix_sharing: read what sequences begin with once for all of them.
             args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass) and
                 ``max_length`` override what is derived from the model.
 
         Raises:
-            ModelError: the scorer cannot serve the model, or the tokenizer the spec.
+            ModelError: prefixes cannot be shared on this model, or the tokenizer the spec.
         """
         from cpmi_eval.engine.architecture import devices, max_length, row_tokens
         from cpmi_eval.engine.scoring import Limits
@@ -80,14 +80,12 @@ class PRMBackend:
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
         self.trie_difference: float | None = None
         self.reader: Reader
-        if scorer == "trie":
+        if settings.flag("prefix_sharing", prefix_sharing):
             reader = TrieReader(model, self.limits)
             self.trie_difference = distrust(reader, self.vocabulary)
             self.reader = reader
-        elif scorer == "pairwise":
-            self.reader = PairwiseReader(model, self.limits)
         else:
-            raise UnknownNameError("scorer", scorer, SCORERS)
+            self.reader = PairwiseReader(model, self.limits)
         self._identity: JSON = {}
 
     @classmethod
@@ -99,8 +97,7 @@ class PRMBackend:
         for key in LIMITS:
             models.positive(options.model_args, key)
         loading.hub_args(options.model_args)
-        if options.scorer not in SCORERS:
-            raise UnknownNameError("scorer", options.scorer, SCORERS)
+        settings.flag("prefix_sharing", options.prefix_sharing)
         models.check_placement(options.model_args, options.device)
         source = models.resolve(detect.hub_id(options.model))
         if source.path is not None and options.model_args.get("revision") is not None:
@@ -111,7 +108,7 @@ class PRMBackend:
         """Load the checkpoint that ``options`` names.
 
         Raises:
-            ModelError: no such checkpoint, device or dtype; a tensor is missing; or the scorer cannot serve the model.
+            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared.
             UsageError: nothing says what family the checkpoint is of.
         """
         cls.check(options)
@@ -127,7 +124,7 @@ class PRMBackend:
         encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
         head = _head(place, spec, model, encoder, args.get("revision"))
         model = models.placed(model, args, device)
-        backend = cls(model, head, tokenizer, spec, scorer=options.scorer, args=args)
+        backend = cls(model, head, tokenizer, spec, prefix_sharing=options.prefix_sharing, args=args)
         backend._identity = {
             "model": source.name,
             "sha256": sha256,

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar
 from cpmi_eval.backends.serving import chat
 from cpmi_eval.backends.serving.config import ServerSettings
 from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import (
     JSON,
     Completion,

@@ -17,7 +17,7 @@ from cpmi_eval.cli.generate import generate_command
 from cpmi_eval.cli.inspect import ls, show
 from cpmi_eval.cli.label import label
 from cpmi_eval.cli.leaderboard import leaderboard_group
-from cpmi_eval.cli.options import say
+from cpmi_eval.cli.options import canonical, say
 from cpmi_eval.cli.paired import paired_command
 from cpmi_eval.cli.rescore import rescore_command
 from cpmi_eval.cli.run import run
@@ -30,7 +30,7 @@ from cpmi_eval.reports import escape
 @click.group(
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda token: token.replace("-", "_"),
+        "token_normalize_func": canonical,
         "max_content_width": 110,
     }
 )

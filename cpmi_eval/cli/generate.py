@@ -13,6 +13,7 @@ from cpmi_eval.cli.options import (
     INTEGER,
     PAIRS,
     RESUME,
+    SWITCH,
     Parsed,
     emit,
     json_option,
@@ -28,7 +29,7 @@ VALUE = Parsed("value", scalar)
 
 
 @click.command(name="generate")
-@option("task", required=True, metavar="gsm8k|math", help="Whose problems.")
+@option("task", required=True, metavar="NAME", help="Whose problems: gsm8k, math or a plug-in.")
 @option("to", required=True, metavar="FILE", help="The file of candidates.")
 @option("subset", default="test", show_default=True, help="gsm8k: test, train; math: test, math500.")
 @option("n", type=INTEGER, default=4, show_default=True, help="Solutions per problem.")
@@ -48,7 +49,14 @@ VALUE = Parsed("value", scalar)
 @option("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model.")
 @option("dtype", metavar="auto|float32|...", default="auto", show_default=True, help="Of the model.")
 @option("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs.")
-@option("scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes.")
+@option(
+    "prefix_sharing",
+    type=SWITCH,
+    metavar="on|off",
+    default="on",
+    show_default=True,
+    help="Read common beginnings once.",
+)
 @option("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Problems that are solved together.")
 @option("seed", type=INTEGER, default=0, show_default=True, help="Of everything random.")
 @option("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from cpmi_eval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from cpmi_eval.record.store import Store
-    from cpmi_eval.types import JSON
 
 KINDS = ("tasks", "labelers", "backends", "models", "prms")
 # Of a registered kind: what is listed beside the summary, and the attribute that it is.
@@ -127,7 +127,7 @@ def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> 
 
 
 def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
-    from cpmi_eval.metrics.diagnostics import diagnose_run
+    from cpmi_eval.analysis.diagnostics import diagnose_run
     from cpmi_eval.record.run import read_run
 
     found = diagnose_run(read_run(run_dir))

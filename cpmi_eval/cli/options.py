@@ -18,6 +18,7 @@ from cpmi_eval.reports import escape
 if TYPE_CHECKING:
     from cpmi_eval.reports.grid import Report
 
+RENAMED = {"scorer": "prefix_sharing"}  # options of earlier versions, for one more
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
@@ -61,7 +62,21 @@ def parse_batch_size(text: str) -> int | str:
     return value  # type: ignore[no-any-return]
 
 
+class Switch(click.ParamType):  # type: ignore[type-arg]
+    """``on`` or ``off``."""
+
+    name = "on|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Return true or false; anything else is wrong usage."""
+        try:
+            return settings.switch(str(param and param.name), value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
 FLAG = Flag()
+SWITCH = Switch()
 PAIRS = Parsed("k=v,...", settings.parse_pairs)
 NAMES = Parsed("a,b", lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
 LIMIT = Parsed("N|fraction", parse_limit)
@@ -70,8 +85,15 @@ INTEGER = Parsed("integer", settings.scalar)  # RunConfig checks it; click's own
 
 
 def option(name: str, **attributes: Any) -> Callable[[F], F]:
-    """Declare ``--name``, also readable from ``CPMI_EVAL_<NAME>``."""
-    return click.option(f"--{name}", envvar=f"CPMI_EVAL_{name.upper()}", **attributes)
+    """Declare ``--name``, also readable from ``CPMI_EVAL_<NAME>``, and both by the name of earlier versions."""
+    names = [name, *(old for old, new in RENAMED.items() if new == name)]
+    return click.option(f"--{name}", envvar=[f"CPMI_EVAL_{one.upper()}" for one in names], **attributes)
+
+
+def canonical(token: str) -> str:
+    """Return an option's name, which may be written with ``-`` or be that of earlier versions."""
+    name = token.replace("-", "_")
+    return RENAMED.get(name, name)
 
 
 def json_option(instead: str = "") -> Callable[[F], F]:

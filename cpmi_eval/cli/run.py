@@ -20,6 +20,7 @@ from cpmi_eval.cli.options import (
     NAMES,
     PAIRS,
     RESUME,
+    SWITCH,
     F,
     emit,
     json_option,
@@ -52,7 +53,7 @@ SETTINGS = (
     setting("dtype", "auto: bfloat16 where it is native.", "auto|float32|...", default="auto"),
     setting("device", "Where the model runs.", "auto|cpu|cuda", default="auto"),
     setting("batch_size", "Traces that are scored together.", type=BATCH_SIZE, default="auto"),
-    setting("scorer", "trie shares prefixes; same scores.", "trie|pairwise", default="trie"),
+    setting("prefix_sharing", "Read common beginnings once.", "on|off", type=SWITCH, default="on"),
     setting(
         "threshold",
         "native, fixed:x, dev:SUBSET, crossfit:K or oracle; below it a step is wrong.",
@@ -208,7 +209,7 @@ def print_result(result: RunResult, as_json: bool) -> None:
         return
     from cpmi_eval.reports.tables import run_report
 
-    show(run_report(result.summary, result.rows, str(result.path)))
+    show(run_report(result.run))
 
 
 def fields(step: Progress) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from cpmi_eval.cluster.session import Session, Share, connect, share
 from cpmi_eval.cluster.worker import Job, Loaded, Refused, Scores, Started, Worker
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.execution import Batch, Budget, Outcome
 from cpmi_eval.manifest import model_differences, package_versions
-from cpmi_eval.record.journal import differences
 from cpmi_eval.protocols import BackendOptions
+from cpmi_eval.record.journal import differences
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import JSON, Failure, TraceFailure
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ from pathlib import Path
 import cpmi_eval
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.execution import Batch, InProcess
 from cpmi_eval.protocols import BackendOptions
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Gold, Item, Scored, Trace
 
 SAID_AT_MOST = 20  # messages per batch

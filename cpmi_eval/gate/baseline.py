@@ -177,11 +177,9 @@ def _speed(run: Run) -> Speed:
 
 def _scores(record: Record) -> TraceScores:
     scores = None if record.scores is None else tuple(map(rounded, record.scores))
-    return TraceScores(record.id, record.part, scores, record.prediction, record.error and record.error.kind)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return TraceScores(
+        record.id, record.part, scores, record.prediction, None if record.error is None else record.error.kind
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

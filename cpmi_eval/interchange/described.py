@@ -116,9 +116,9 @@ class Described:
         return Dataset(
             hub_id=found["hub_id"] if found else None,
             split=(found["split"] or Path(found["file"]).stem) if found else None,
-            revision=one and one.revision,
-            sha256=one and one.sha256,
-            rows=one and one.rows,
+            revision=None if one is None else one.revision,
+            sha256=None if one is None else one.sha256,
+            rows=None if one is None else one.rows,
         )
 
     def counts(self, name: str) -> dict[str, int]:

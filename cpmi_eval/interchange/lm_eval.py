@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,8 +32,8 @@ from cpmi_eval.interchange.described import Described
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.uncertainty import RESAMPLES
-from cpmi_eval.record.rows import Record
 from cpmi_eval.record.door import to_lines
+from cpmi_eval.record.rows import Record
 from cpmi_eval.types import JSON
 
 LAYOUT = "0.4.13"

@@ -20,7 +20,8 @@ from cpmi_eval.labelers.normalize import NORMALIZE
 from cpmi_eval.labelers.results import answered
 from cpmi_eval.labelers.rollouts import Drawn, counts
 from cpmi_eval.protocols import Capability, LanguageModel
-from cpmi_eval.types import JSON, Failure, Scored, Trace, TraceFailure
+from cpmi_eval.record.rows import Row
+from cpmi_eval.types import Failure, Scored, Trace, TraceFailure
 
 
 class CPMIMerge:

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from cpmi_eval import settings
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.results import answered, failed
 from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, scored
 from cpmi_eval.protocols import Capability, LanguageModel
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Failure, Scored, Trace
 
 POSITIVE = 1e-9  # rewards are sums of fractions; rounding is far below this, any true reward far above

@@ -23,10 +23,10 @@ class Statistics(Protocol):
     """
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the metrics of the traces as they are."""
+        """The metrics of the traces as they are."""
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return the metrics that are no details, for each of several weightings.
+        """The metrics that are no details, for each of several weightings.
 
         Args:
             weights: (draws, traces); how often each trace counts, in the order of the outcomes.
@@ -42,5 +42,5 @@ MetricFunction: TypeAlias = Callable[[Sequence[Outcome]], "Statistics | Mapping[
 
 
 def metrics_of(found: Statistics | Mapping[str, Metric]) -> dict[str, Metric]:
-    """Return the metrics of what a metric function returned."""
+    """The metrics of what a metric function returned."""
     return found.metrics() if isinstance(found, Statistics) else dict(found)

@@ -103,7 +103,7 @@ def read_lines(path: Path, kind: type[T], source: Source | None = None) -> Itera
 
 
 def parse_lines(data: bytes, kind: type[T], source: Source, start: int = 1) -> Iterator[T]:
-    """Return the lines of ``data`` that are not blank as ``kind``; see :func:`read_lines`. ``start``: the first's number."""
+    """Return the lines of ``data`` that are not blank as ``kind``, counted from ``start``; see :func:`read_lines`."""
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start):  # not at U+2028 and the like
         if line.strip():
             yield parse_json(line, kind, source.line(number))

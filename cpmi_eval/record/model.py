@@ -92,7 +92,7 @@ _NAMED = tuple(one.name for one in fields(ModelDescription) if one.name not in (
 
 
 def shaped(content: object) -> object:
-    """Bring the flat object of a file into the form of a :class:`ModelDescription`; what is no object stays as it is."""
+    """Bring the flat object of a file into the form of a :class:`ModelDescription`; anything else stays as it is."""
     if not isinstance(content, dict):
         return content
     known = {name: value for name, value in content.items() if name in _NAMED}

@@ -14,7 +14,7 @@ from cpmi_eval.types import JSON, Gold, Provenance, Tokens
 FORMAT = 2  # of run directories; 2: reused tokens and device seconds
 
 
-class Form(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Form(msgspec.Struct, frozen=True, omit_defaults=True):
     """A frozen record; a field that is at its default is left out of the file."""
 
     def as_dict(self) -> JSON:
@@ -27,7 +27,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, **changes)
 
 
-class Metric(Form, kw_only=False):
+class Metric(Form, frozen=True):
     """A value over ``n`` things (traces, problems, labelled steps). ``None``: not defined on this data.
 
     ``detail``: one of many that belong together; shown in a table of their own rather than as a column beside others.
@@ -40,7 +40,7 @@ class Metric(Form, kw_only=False):
     interval: tuple[float, float] | None = None
 
 
-class Config(Form, omit_defaults=False):
+class Config(Form, frozen=True, kw_only=True, omit_defaults=False):
     """The settings of a run, named as the flags; ``scorer``: ``trie`` where prefixes are shared, else ``pairwise``."""
 
     labeler: str
@@ -63,17 +63,17 @@ class Config(Form, omit_defaults=False):
     output_path: str | None = None
 
 
-class Scorer(Form):
+class Scorer(Form, frozen=True, kw_only=True):
     """The labeler or PRM that scored. ``native_threshold``: its own cut; ``None``: it decides nothing."""
 
     name: str
     kind: str
     uses_reference: bool
-    native_threshold: float | None | msgspec.UnsetType = msgspec.UNSET
+    native_threshold: float | msgspec.UnsetType | None = msgspec.UNSET
     aggregation: str | None = None  # of step scores to one of the solution, where the task selects
 
 
-class Rule(Form):
+class Rule(Form, frozen=True, kw_only=True):
     """How scores became predictions: the protocol, its one cut or those that were fitted, by part.
 
     ``undecided``: the scorer makes no decision, which is no miss. ``held_out``: the part that only served to choose
@@ -92,7 +92,7 @@ class Rule(Form):
         return not (self.value is None if self.undecided is None else self.undecided)
 
 
-class Coverage(Form):
+class Coverage(Form, frozen=True, kw_only=True):
     """How many traces of a part were scored, and why the others were not; of candidates, their problems too.
 
     ``empty``: candidates without any step. ``annotated``: only where not all are. ``references``: where the traces'
@@ -111,7 +111,7 @@ class Coverage(Form):
     references: Mapping[str, int] = {}
 
 
-class Blank(Form):
+class Blank(Form, frozen=True, kw_only=True):
     """A trace without any step: nobody could score it."""
 
     task: str
@@ -120,7 +120,7 @@ class Blank(Form):
     gold: Gold
 
 
-class Counts(Form):
+class Counts(Form, frozen=True, kw_only=True):
     """Token counts; see :class:`cpmi_eval.types.Tokens`."""
 
     requested: int
@@ -129,7 +129,7 @@ class Counts(Form):
     generated: int = 0
 
 
-class Total(Form):
+class Total(Form, frozen=True, kw_only=True):
     """What a run cost over all its sessions: seconds of wall time by phase, of the device, tokens, bytes.
 
     ``waited_seconds``: in which the device waited for the host, where some backend could tell. ``workers``: the most
@@ -170,7 +170,7 @@ class Total(Form):
         )
 
 
-class Session(Form):
+class Session(Form, frozen=True, kw_only=True):
     """One process that worked on a run: when it began, its seconds by phase, versions, and its workers if any."""
 
     started: str
@@ -179,7 +179,7 @@ class Session(Form):
     workers: Mapping[str, Any] | None = None
 
 
-class Manifest(Form, omit_defaults=False):
+class Manifest(Form, frozen=True, kw_only=True, omit_defaults=False):
     """manifest.json: what a run is and who worked on it. ``identity``: whatever can change a result."""
 
     schema_version: int
@@ -197,7 +197,7 @@ class Manifest(Form, omit_defaults=False):
         return _with_model(super().as_dict(), self.model)
 
 
-class Results(Form, omit_defaults=False):
+class Results(Form, frozen=True, kw_only=True, omit_defaults=False):
     """results.json: metrics by part and, under the task's name, their mean; cost, coverage, and what they rest on.
 
     ``groups``: by part, the metrics of what candidates can be grouped by. ``errors``: failed traces by kind. ``notes``:

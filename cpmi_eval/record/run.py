@@ -47,9 +47,13 @@ class Run:
     def outcomes(self, part: str) -> list[Outcome]:
         """What metrics see of one part's traces, in the order of its records; then those without any step."""
         results = self.results
-        decides = results.threshold.decides
-        found = [outcome(record, results.aggregation, undecided=not decides) for record in self.parts[part]]
+        found = [outcome(record, results.aggregation, undecided=self.undecided) for record in self.parts[part]]
         return found + empty(results.empty, part, results.aggregation)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the scorer makes no decision under the run's threshold."""
+        return not self.results.threshold.decides
 
     @cached_property
     def signature(self) -> Signature:

@@ -1,4 +1,4 @@
-"""What a run is, and whether another may be compared with it: the one answer that boards, gate, exports and pages give."""
+"""What a run is, and whether another may be compared with it: the one answer for boards, gate, exports and pages."""
 
 from __future__ import annotations
 

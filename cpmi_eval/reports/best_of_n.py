@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
+from cpmi_eval.record.results import Coverage, Metric, Results
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.grid import BLANK, Column, Grid, Line
 from cpmi_eval.types import JSON
@@ -20,20 +21,19 @@ COLUMNS = {
 }
 
 
-def tables(summary: JSON) -> Iterator[Grid | Line]:
-    """Yield the tables of a summary whose task selects; nothing for other tasks."""
-    if not summary.get("selects"):
+def tables(results: Results) -> Iterator[Grid | Line]:
+    """Yield the tables of results whose task selects; nothing for other tasks."""
+    if not results.selects:
         return
-    own = summary["labeler"]["aggregation"]
-    for name in summary["coverage"]:
+    for name in results.coverage:
         yield BLANK
-        yield by_size(f"{name}: best of N", summary["results"][name], own)
-        if groups := summary["groups"].get(name):
+        yield by_size(f"{name}: best of N", results.results[name], results.aggregation)
+        if groups := results.groups.get(name):
             yield BLANK
             yield by_group(f"{name}: by group", groups)
 
 
-def by_size(title: str, metrics: Mapping[str, JSON], own: str) -> Grid:
+def by_size(title: str, metrics: Mapping[str, Metric], own: str) -> Grid:
     """Accuracies with a row per N: pass@N, majority, the best-scored one and the weighted vote."""
     sizes = sorted(int(name.partition("@")[2]) for name in metrics if name.startswith("pass@"))
     marks = [f"{how}*" if how == own else how for how in AGGREGATIONS]
@@ -48,14 +48,14 @@ def by_size(title: str, metrics: Mapping[str, JSON], own: str) -> Grid:
     rows = tuple(
         [
             str(size),
-            fmt.count(metrics[f"pass@{size}"]["n"]),
-            *(fmt.percent(metrics[f"{kind}@{size}"]["value"]) for kind in kinds),
+            fmt.count(metrics[f"pass@{size}"].n),
+            *(fmt.percent(metrics[f"{kind}@{size}"].value) for kind in kinds),
         ]
         for size in sizes
     )
-    areas = (fmt.auc(metrics[f"outcome_auc_{how}"]["value"]) for how in AGGREGATIONS)
+    areas = (fmt.auc(metrics[f"outcome_auc_{how}"].value) for how in AGGREGATIONS)
     notes = ["* the scorer's own aggregation of step scores; best: the highest score, vote: the highest sum by answer"]
-    if metrics[f"wvote_{own}@{sizes[0]}"]["value"] is None:
+    if metrics[f"wvote_{own}@{sizes[0]}"].value is None:
         notes.append("– not defined: some step scores are negative")
     return Grid(
         tuple(Column(one, right=True) for one in headings),
@@ -66,7 +66,7 @@ def by_size(title: str, metrics: Mapping[str, JSON], own: str) -> Grid:
     )
 
 
-def by_group(title: str, groups: Mapping[str, Mapping[str, Mapping[str, JSON]]]) -> Grid:
+def by_group(title: str, groups: Mapping[str, Mapping[str, Mapping[str, Metric]]]) -> Grid:
     """Accuracies of each group's candidates, at the largest N that the group has."""
     numbers = (Column(one, right=True) for one in ("problems", "N", *COLUMNS.values()))
     columns = (Column("group"), Column("value", fold=True), *numbers)
@@ -76,30 +76,32 @@ def by_group(title: str, groups: Mapping[str, Mapping[str, Mapping[str, JSON]]])
     return Grid(columns, sections, title, boxed=True)
 
 
-def _group(name: str, value: str, metrics: Mapping[str, JSON]) -> list[str]:
+def _group(name: str, value: str, metrics: Mapping[str, Metric]) -> list[str]:
     size = max(int(key.partition("@")[2]) for key in metrics if "@" in key)
     keys = [key.replace("@N", f"@{size}") for key in COLUMNS]
-    cells = (fmt.metric(key, metrics[key]["value"]) for key in keys)
-    return [name, value, fmt.count(metrics["pass@1"]["n"]), str(size), *cells]
+    cells = (fmt.metric(key, metrics[key].value) for key in keys)
+    return [name, value, fmt.count(metrics["pass@1"].n), str(size), *cells]
 
 
-def facts(summary: JSON) -> dict[str, str]:
+def facts(results: Results) -> dict[str, str]:
     """Say how solutions are selected and graded, by name of the fact; nothing for tasks that do not select."""
-    if not summary.get("selects"):
+    if not results.selects:
         return {}
-    oracle = "; an oracle (it is given the answer): never ranked" if summary["labeler"]["uses_reference"] else ""
-    notes = summary["notes"].values()
+    oracle = "; an oracle (it is given the answer): never ranked" if results.labeler.uses_reference else ""
+    notes = results.notes.values()
     return {
-        "selection": f"{summary['labeler']['aggregation']} of the step scores{oracle}",
-        "problems": "; ".join(f"{name}: {_problems(counts)}" for name, counts in summary["coverage"].items()),
+        "selection": f"{results.aggregation} of the step scores{oracle}",
+        "problems": "; ".join(f"{name}: {_problems(counts)}" for name, counts in results.coverage.items()),
         "steps": "; ".join(f"solutions split by the rule {one['split']}" for one in notes if "split" in one),
         "grading": "; ".join(_grading(one) for one in notes if "marks" in one),
     }
 
 
-def _problems(counts: JSON) -> str:
-    text = f"{counts['problems']:,} of {counts['of_problems']:,} with candidates, {counts['candidates']:,} in all"
-    return text + (f", {counts['empty']:,} of them empty: incorrect and never chosen" if counts["empty"] else "")
+def _problems(counts: Coverage) -> str:
+    if counts.problems is None:
+        return "none"
+    text = f"{counts.problems:,} of {counts.of_problems:,} with candidates, {counts.candidates:,} in all"
+    return text + (f", {counts.empty:,} of them empty: incorrect and never chosen" if counts.empty else "")
 
 
 def _grading(notes: JSON) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cpmi_eval.metrics.paired import Comparison, Comparisons
+from cpmi_eval.analysis.paired import Comparison, Comparisons
 from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.record.run import Run
 from cpmi_eval.reports import format as fmt
@@ -36,7 +36,7 @@ def paired_report(found: Comparisons) -> list[Grid | Line]:
 
 
 def _title(found: Comparisons) -> str:
-    synthetic = " (synthetic data)" if found.runs[0].summary["synthetic"] else ""
+    synthetic = " (synthetic data)" if found.runs[0].results.synthetic else ""
     parts = found.aligned.parts
     over = f", mean over {', '.join(parts)}" if len(parts) > 1 else ""
     name = found.part if len(parts) > 1 else parts[0]
@@ -50,8 +50,8 @@ def _letter(place: int) -> str:
 
 
 def _labeler(run: Run) -> str:
-    labeler = run.summary["labeler"]
-    return fmt.scorer(labeler["name"], run.summary["config"].get("labeler_args"), labeler["uses_reference"])
+    labeler = run.results.labeler
+    return fmt.scorer(labeler.name, run.results.config.labeler_args, labeler.uses_reference)
 
 
 def _model(run: Run) -> str:
@@ -60,13 +60,13 @@ def _model(run: Run) -> str:
 
 def _threshold(run: Run) -> str:
     """The protocol and, where there is one, its cut; of selection tasks the aggregation instead."""
-    if run.summary.get("selects"):
-        return str(run.summary["labeler"]["aggregation"])
-    rule = run.summary["threshold"]
-    if rule.get("undecided", rule["value"] is None):
-        return f"{rule['protocol']} (none)"
-    shown = "" if rule["value"] is None or ":" in rule["protocol"] else f" ({rule['value']:g})"
-    return f"{rule['protocol']}{shown}"
+    if run.results.selects:
+        return run.results.aggregation
+    rule = run.results.threshold
+    if not rule.decides:
+        return f"{rule.protocol} (none)"
+    shown = "" if rule.value is None or ":" in rule.protocol else f" ({rule.value:g})"
+    return f"{rule.protocol}{shown}"
 
 
 def _scored(found: Comparisons, place: int) -> str:
@@ -109,7 +109,7 @@ def _p(value: float | None) -> str:
 
 def _notes(found: Comparisons) -> Iterator[str]:
     """Yield the lines that say what the numbers are and what they leave out."""
-    given = {run.summary["labeler"]["uses_reference"] for run in found.runs}
+    given = {run.results.labeler.uses_reference for run in found.runs}
     if True in given:
         yield "* is given the reference answer" + (", which the others are not" if False in given else "")
     for metric, place, reason in dict.fromkeys((one.metric, one.lacking, one.reason) for one in found.comparisons):
@@ -134,5 +134,5 @@ def _notes(found: Comparisons) -> Iterator[str]:
         yield f"shared traces only: left out are {listed}"
     if found.aligned.empty:
         yield f"{found.aligned.empty:,} candidates came out empty: their problems have fewer candidates here"
-    if len({_threshold(run) for run in found.runs}) > 1 and not found.runs[0].summary.get("selects"):
+    if len({_threshold(run) for run in found.runs}) > 1 and not found.runs[0].results.selects:
         yield "thresholds differ: F1 compares scorer and threshold together, AUC the scorer alone"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cpmi_eval.record.rows import Row, TraceText
 from cpmi_eval.reports.grid import Cell, Column, Grid, Line
-from cpmi_eval.types import JSON
 
 
 def tint(value: float, low: float, high: float) -> str:
@@ -22,14 +22,14 @@ def verdict(index: int | None) -> str:
     return "no error" if index < 0 else f"step {index}"
 
 
-def trace_report(row: JSON, trace: JSON) -> list[Grid | Line]:
+def trace_report(row: Row, trace: TraceText) -> list[Grid | Line]:
     """Show one trace: problem, steps with scores, gold label and prediction, and the labeler's terms."""
-    gold, prediction, scores = row["gold"]["first_error"], row["prediction"], row["scores"]
-    answer = "" if trace["answer"] is None else f"\nreference answer: {trace['answer']}"
-    head = Line(((row["id"], "bold"), (f"  ({row['task']})\n{trace['problem']}", ""), (answer, "dim")))
+    gold, prediction, scores = row.gold.first_error, row.prediction, row.scores
+    answer = "" if trace.answer is None else f"\nreference answer: {trace.answer}"
+    head = Line(((row.id, "bold"), (f"  ({row.task})\n{trace.problem}", ""), (answer, "dim")))
     low, high = (min(scores), max(scores)) if scores else (0.0, 0.0)
     sections = []
-    for index, step in enumerate(trace["steps"]):
+    for index, step in enumerate(trace.steps):
         style = tint(scores[index], low, high) if scores else ""
         marks = {"first error (label)": index == gold, "called wrong": index == prediction}
         score = Cell(f"{scores[index]:+.4f}", style) if scores else "–"
@@ -42,11 +42,11 @@ def trace_report(row: JSON, trace: JSON) -> list[Grid | Line]:
     return [head, Grid(columns, tuple(sections), boxed=True), *_outcome(row)]
 
 
-def _outcome(row: JSON) -> Iterator[Line]:
-    gold, prediction = row["gold"]["first_error"], row["prediction"]
+def _outcome(row: Row) -> Iterator[Line]:
+    gold, prediction = row.gold.first_error, row.prediction
     yield Line.of(f"label: {verdict(gold)}")
-    if row["error"]:
-        yield Line.of(f"no score: {row['error']['kind']}: {row['error']['message']}", "bold red")
+    if row.error:
+        yield Line.of(f"no score: {row.error.kind}: {row.error.message}", "bold red")
     elif prediction is None:
         yield Line.of("prediction: none (this scorer makes no decision)")
     elif gold is None:
@@ -54,5 +54,5 @@ def _outcome(row: JSON) -> Iterator[Line]:
     else:
         word, style = ("right", "green") if prediction == gold else ("wrong", "red")
         yield Line.of(f"prediction: {verdict(prediction)} – {word}", style)
-    if "negatives" in row["details"]:
-        yield Line.of(f"negatives: {', '.join(row['details']['negatives'])}", "dim")
+    if "negatives" in row.details:
+        yield Line.of(f"negatives: {', '.join(row.details['negatives'])}", "dim")

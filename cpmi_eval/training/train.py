@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.labels import about_path
 from cpmi_eval.manifest import package_versions
-from cpmi_eval.record.journal import differences
 from cpmi_eval.record import door
+from cpmi_eval.record.journal import differences
 from cpmi_eval.record.store import make_aside
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.types import JSON
@@ -71,7 +71,9 @@ def train(
         if begun is not None and begun["finished"]:
             return Trained(folder, begun, _left_out(folder))
         if begun is None:
-            door.write_json(folder / REPORT, {"schema_version": SCHEMA_VERSION, "identity": identity, "finished": False})
+            door.write_json(
+                folder / REPORT, {"schema_version": SCHEMA_VERSION, "identity": identity, "finished": False}
+            )
         return _train(config, identity, folder, progress or (lambda *_: None))
 
 

@@ -1,14 +1,12 @@
 """Several labelers on one meter: what they share, what is relative to what, and what becomes of one that fails."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
 import snapshot
@@ -23,9 +21,9 @@ from cpmi_eval import Gold, Item, Progress, StepScores, Tokens, Trace, cost
 from cpmi_eval.cli import cli as program
 from cpmi_eval.cli import main
 from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.reports.compare import compare_report, relative
 from cpmi_eval.reports.grid import markdown
 from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure
@@ -83,7 +81,7 @@ class Counting:
             raise ModelError("no model 'absent'")
 
     @classmethod
-    def open(cls, options: BackendOptions) -> Counting:
+    def open(cls, options: BackendOptions) -> Self:
         cls.opened.append(options)
         CLOCK.now += 8
         if options.model == "broken":

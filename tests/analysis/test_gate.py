@@ -1,7 +1,5 @@
 """The gate: what moves is named with its size, what does not move passes, and damaged files are refused by field."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
@@ -17,8 +15,8 @@ from places import ROOT
 import cpmi_eval
 from cpmi_eval.gate import baseline as baselines
 from cpmi_eval.gate import check as gate
-from cpmi_eval.record.run import read_run
 from cpmi_eval.record.door import to_lines
+from cpmi_eval.record.run import read_run
 
 PART = "synthetic/arithmetic"
 NO_TOKENS = {"requested": 0, "computed": 0, "reused": 0, "generated": 0}

@@ -1,7 +1,5 @@
 """Another threshold or fewer traces for a finished run: the same as running it so, and nothing is scored again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -10,10 +8,10 @@ from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval.errors import StoreError, UsageError
+from cpmi_eval.record.door import write_json
 from cpmi_eval.record.rows import trace_set
 from cpmi_eval.record.run import read_run
 from cpmi_eval.rescore import rescore
-from cpmi_eval.record.door import write_json
 
 N = {"n": 40}
 

@@ -1,7 +1,5 @@
 """Every backend, from the command line through every report, board, gate and export: none needs what only some give."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -17,8 +15,8 @@ import stubserver
 from commandline import Cli
 
 from cpmi_eval import registry
-from cpmi_eval.record.model import ModelDescription, read
 from cpmi_eval.errors import StoreError
+from cpmi_eval.record.model import ModelDescription, read
 
 PART = "processbench/gsm8k"
 READING = ["--labeler", "judge", "--labeler_args", "mode=logit,chat=false"]

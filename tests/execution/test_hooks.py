@@ -1,7 +1,5 @@
 """What a labeler may do besides scoring: decide, keep texts, load more models, see all rows; and sharing a backend."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +9,10 @@ import pytest
 from shop import Asking, Counting, Even, Go, by_id, items
 
 from cpmi_eval import RunConfig, RunResult, StepScores, Trace
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.run import batches, run
 from cpmi_eval.types import JSON, Failure, Scored, TraceFailure
 

@@ -1,7 +1,5 @@
 """The loop: what a labeler sees and owes, what becomes of failures, and that a killed run ends as if it never was."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -22,9 +20,9 @@ from shop import Asking, Counting, Even, Go, Register, Shop, by_id, items
 
 import cpmi_eval
 from cpmi_eval import Gold, Item, Progress, RunResult, StepScores, Tokens, Trace
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure
 
 # --- what a labeler sees --------------------------------------------------------------------------------------------

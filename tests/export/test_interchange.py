@@ -1,7 +1,5 @@
 """Runs in the forms of other programs: read back by those programs, against values worked out by hand."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -18,8 +16,8 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 import cpmi_eval
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.interchange.export import FORMATS, export
-from cpmi_eval.rescore import rescore
 from cpmi_eval.record.door import to_lines, write_json
+from cpmi_eval.rescore import rescore
 
 PLAIN_COST = {"requested": 9, "computed": 6, "reused": 3, "generated": 0}
 VERSIONS = {"python": "3.12.0", "cpmi-eval": "9.8.7", "torch": "2.0", "transformers": "5.1"}

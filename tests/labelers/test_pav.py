@@ -1,7 +1,5 @@
 """PAV rewards by hand on scripted policies and provers, and from recorded rollouts."""
 
-from __future__ import annotations
-
 import json
 from typing import ClassVar
 
@@ -21,12 +19,12 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.pav import PAV
 from cpmi_eval.metrics.thresholds import threshold
 from cpmi_eval.protocols import Labeler, LoadsModels
+from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import StepScores, Tokens, TraceFailure
 
 POLICY = after_each_step("a", "++--", "+---", "----")

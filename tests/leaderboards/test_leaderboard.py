@@ -1,7 +1,5 @@
 """Leaderboard files, the rows that runs become, and ``leaderboard add`` and ``show``."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -22,9 +20,9 @@ from cpmi_eval.errors import DataError, StoreError
 from cpmi_eval.leaderboards import files, form
 from cpmi_eval.leaderboards.rows import fingerprint, row_of
 from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, portable
+from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.record.rows import trace_set
 from cpmi_eval.record.run import read_run
-from cpmi_eval.record.door import to_lines, write_json
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 

@@ -124,7 +124,7 @@ def _refuse_secret(name: str) -> None:
 
 def _refuse_idle(options: BackendOptions) -> None:
     """Refuse settings of a model in this process; a server has its own."""
-    for name, idle in (("dtype", "auto"), ("device", "auto"), ("scorer", "trie")):
+    for name, idle in (("dtype", "auto"), ("device", "auto"), ("prefix_sharing", True)):
         if getattr(options, name) != idle:
             raise UsageError(f"--{name} would do nothing: the server decides; leave it out")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics.spec import spec_of
+from cpmi_eval.record.results import Metric
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
 
@@ -42,7 +43,7 @@ def metric_forms(boards: Sequence[Board], runs: Sequence[Run], published: Sequen
     parts = [placed.row.parts[board.part] for board in boards for placed in board.rows]
     parts += [part for row in published for part in row.parts.values()]
     names: list[str] = [name for part in parts for name in part.metrics]
-    names += [name for run in runs for metrics in run.summary["results"].values() for name in metrics]
+    names += [name for run in runs for metrics in run.results.results.values() for name in metrics]
     return {name: _form(name) for name in dict.fromkeys(names)}
 
 
@@ -149,10 +150,10 @@ def _value(value: schema.Value) -> list[float | int | None]:
     return [significant(value.value, 6), significant(value.low, 6), significant(value.high, 6), value.n]
 
 
-def entry(metric: Mapping[str, Any]) -> list[float | int | None]:
+def entry(metric: Metric) -> list[float | int | None]:
     """Return a metric of results.json the way the page holds one: value, bounds of the interval, n."""
-    low, high = metric.get("interval") or (None, None)
-    return [significant(metric["value"], 6), significant(low, 6), significant(high, 6), metric["n"]]
+    low, high = metric.interval or (None, None)
+    return [significant(metric.value, 6), significant(low, 6), significant(high, 6), metric.n]
 
 
 def significant(value: float | None, digits: int = 4) -> float | None:

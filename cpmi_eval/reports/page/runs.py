@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cpmi_eval.record.signature import portable
+from cpmi_eval.metrics import ranking
 from cpmi_eval.record.rows import Record, trace_set
+from cpmi_eval.record.signature import portable
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.page import curves
 from cpmi_eval.reports.page.boards import entry, significant
@@ -126,62 +127,56 @@ class Pool:
 
 
 def _name(run: Run) -> str:
-    config = run.summary["config"]
-    return fmt.scorer(config["labeler"], portable(config["labeler_args"]))
+    config = run.results.config
+    return fmt.scorer(config.labeler, portable(config.labeler_args))
 
 
 def _run(run: Run, name: str, sets: dict[str, tuple[int, TraceSet]]) -> JSON:
-    summary = run.summary
-    config, rule = summary["config"], summary["threshold"]
+    results = run.results
+    rule = results.threshold.as_dict()
     return {
         "name": name,
-        "task": config["task"],
-        "kind": summary["labeler"]["kind"],
-        "reference": summary["labeler"]["uses_reference"],
-        "synthetic": summary["synthetic"],
-        "selects": summary.get("selects", False),
+        "task": results.task,
+        "kind": results.labeler.kind,
+        "reference": results.labeler.uses_reference,
+        "synthetic": results.synthetic,
+        "selects": results.selects,
         "facts": facts(run),
         "threshold": {key: _text(value) for key, value in rule.items() if value is not None and value is not False},
         "errors": _failures(run),
-        "results": {
-            part: {name: entry(metric) for name, metric in metrics.items() if not metric.get("detail")}
-            for part, metrics in summary["results"].items()
-        },
-        "details": {
-            part: {name: entry(metric) for name, metric in metrics.items() if metric.get("detail")}
-            for part, metrics in summary["results"].items()
+        **{
+            key: {
+                part: {name: entry(one) for name, one in metrics.items() if one.detail is detail}
+                for part, metrics in results.results.items()
+            }
+            for key, detail in (("results", False), ("details", True))
         },
         "parts": [_part(run, part, *sets[part]) for part in run.parts],
     }
 
 
 def facts(run: Run) -> list[list[str]]:
-    """Return what a run was and what it cost, as pairs of a name and a text."""
-    summary = run.summary
-    config, cost, model = summary["config"], summary["cost"], run.model
-    wall, tokens = cost["wall_seconds"], cost["tokens"]
+    """What a run was and what it cost, as pairs of a name and a text."""
+    results, model = run.results, run.model
+    config, cost = results.config, results.cost
     words = [] if model is None else [portable(model.model), model.version[:12], model.dtype, model.device]
     phases = " + ".join(
-        f"{name.replace('_', ' ')} {fmt.seconds(value)}" for name, value in wall.items() if name != "total"
+        f"{name.replace('_', ' ')} {fmt.seconds(value)}" for name, value in cost.wall_seconds.items() if name != "total"
     )
-    sampled = "" if config["limit"] is None else f", limit {config['limit']} per subset"
+    sampled = "" if config.limit is None else f", limit {config.limit} per subset"
+    tokens = cost.tokens
     found = {
         "run": run.path.name,
-        "kind": summary["labeler"]["kind"]
-        + (", given the reference answer" if summary["labeler"]["uses_reference"] else ""),
+        "kind": results.labeler.kind + (", given the reference answer" if results.labeler.uses_reference else ""),
         "model": ", ".join(filter(None, words)) or "none",
-        "data": "; ".join(
-            f"{one['name']} @ {(one['revision'] or one['sha256'] or '')[:12]}" for one in summary["data"]
-        ),
-        "seed": f"{config['seed']}{sampled}",
-        "wall time": f"{fmt.seconds(wall['total'])} = {phases}",
-        "device time of scoring": fmt.seconds(cost["device_seconds"]),
-        "tokens": ", ".join(f"{tokens[name]:,} {name}" for name in ("requested", "computed", "generated")),
-        "peak memory": fmt.memory(cost["peak_memory_bytes"]),
-        "scored": "; ".join(
-            f"{part}: {one['scored']:,} of {one['traces']:,}" for part, one in summary["coverage"].items()
-        ),
-        "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        "data": "; ".join(f"{one.name} @ {(one.revision or one.sha256 or '')[:12]}" for one in results.data),
+        "seed": f"{config.seed}{sampled}",
+        "wall time": f"{fmt.seconds(cost.wall_seconds['total'])} = {phases}",
+        "device time of scoring": fmt.seconds(cost.device_seconds),
+        "tokens": f"{tokens.requested:,} requested, {tokens.computed:,} computed, {tokens.generated:,} generated",
+        "peak memory": fmt.memory(cost.peak_memory_bytes),
+        "scored": "; ".join(f"{part}: {one.scored:,} of {one.traces:,}" for part, one in results.coverage.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
     }
     return [[name, text] for name, text in found.items() if text]
 
@@ -206,8 +201,9 @@ def _failures(run: Run) -> list[list[Any]]:
 
 def _part(run: Run, part: str, place: int, own: TraceSet) -> JSON:
     records, outcomes = run.parts[part], run.outcomes(part)
-    value = run.summary["threshold"].get("value")
-    labels, scores = curves.steps_of(outcomes)
+    value = run.results.threshold.value
+    steps = ranking.compute(outcomes)
+    labels, scores = steps.labels.tolist(), steps.scores.tolist()
     ends = {
         record.id: curves.ending(outcome, failed=record.error is not None)
         for record, outcome in zip(records, outcomes[: len(records)], strict=True)
@@ -223,11 +219,9 @@ def _part(run: Run, part: str, place: int, own: TraceSet) -> JSON:
         "roc": curves.roc(labels, scores),
         "reliability": curves.reliability(labels, scores, [one for record in records for one in record.scores or ()]),
         "positions": curves.by_position(outcomes),
-        "scale": curves.scale(outcomes, value if isinstance(value, (int, float)) else None),
+        "scale": curves.scale(outcomes, value),
         "scores": [None if one.scores is None else [significant(score) for score in one.scores] for one in shown],
         "predictions": [one.prediction for one in shown],
         "ends": [curves.ENDS.index(ends[one.id]) for one in shown],
-        "failures": {
-            i: [one.error.kind, one.error.message] for i, one in enumerate(shown) if one.error is not None
-        },
+        "failures": {i: [one.error.kind, one.error.message] for i, one in enumerate(shown) if one.error is not None},
     }
