@@ -1,7 +1,5 @@
 """The lm-eval backend against the hf backend, a plain softmax, and servers that misbehave."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging

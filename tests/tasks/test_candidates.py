@@ -1,7 +1,5 @@
 """Candidates: the file, its way to the benchmark's problems, steps, grading and groups of equal answers."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

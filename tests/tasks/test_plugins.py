@@ -1,7 +1,5 @@
 """A benchmark is one file: one here whose traces are annotated, one whose problems are solved and selected among."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import textwrap

@@ -1,7 +1,5 @@
 """The synthetic task against an oracle that reads its texts and shares no code with it."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

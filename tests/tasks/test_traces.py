@@ -1,7 +1,5 @@
 """Traces of one's own as a task: what a line may be, and what a run says of traces that nobody has annotated."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
