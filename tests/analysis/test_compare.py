@@ -174,8 +174,6 @@ def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return lambda labelers, *args: cli(*command, "--labelers", labelers, *args)
 
 
-# --- how labelers are named -----------------------------------------------------------------------------------------
-
 SPECS = {
     "mc": [("mc", {})],
     " mc , cpmi-merge ,": [("mc", {}), ("cpmi-merge", {})],
@@ -233,9 +231,6 @@ def test_any_settings_come_through_and_have_a_folder_of_their_own(specs: list[tu
     assert all(re.fullmatch(r"[\w-]{1,70}", slug, flags=re.ASCII) for slug in slugs)
 
 
-# --- what they share ------------------------------------------------------------------------------------------------
-
-
 def test_one_model_is_loaded_for_all_and_its_loading_is_no_labelers_cost() -> None:
     comparison = go("mc,paid,paid(seconds=2),free")
     assert len(Counting.opened) == 1
@@ -291,9 +286,6 @@ def test_progress_names_the_labeler() -> None:
     assert {step.phase for step in seen} == {
         "mc: loading the model", "mc: scoring", "paid(seconds=2): loading the model", "paid(seconds=2): scoring",
     }  # fmt: skip
-
-
-# --- relative costs -------------------------------------------------------------------------------------------------
 
 
 def test_relative_costs_are_over_the_traces_that_all_finished() -> None:
@@ -403,9 +395,6 @@ def test_relative_costs_as_text(value: float | None, text: str) -> None:
     assert relative(value) == text
 
 
-# --- labelers that fail ---------------------------------------------------------------------------------------------
-
-
 def test_a_labeler_that_cannot_be_served_is_a_row_and_the_others_go_on(cli: Cli) -> None:
     comparison = go("paid(asks=generate),mc,paid")
     unable, mc, paid = comparison.rows
@@ -493,9 +482,6 @@ def test_wrong_usage_on_the_command_line(cli: Cli) -> None:
         assert not Path("out").exists()
 
 
-# --- one directory --------------------------------------------------------------------------------------------------
-
-
 def test_interrupt_and_go_on(cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Paid):
         interrupted_at: ClassVar[str] = "b0"
@@ -574,9 +560,6 @@ def test_runs_on_other_versions_are_not_on_one_meter(monkeypatch: pytest.MonkeyP
     assert "these runs differ in versions, so their costs are not comparable" in cli("mc,free").out
 
 
-# --- what is written and printed ------------------------------------------------------------------------------------
-
-
 def test_the_document(cli: Cli) -> None:
     done = cli("mc(seconds=2,fails=a0),free", "--json", "--seed", "3")
     document = json.loads(done.out)
@@ -647,9 +630,6 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(("compare", "--help"))
     assert caught.value.code == 0
     snapshot.check("help_compare", capsys.readouterr().out)
-
-
-# --- settings from files --------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: object) -> str:
