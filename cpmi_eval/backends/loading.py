@@ -44,6 +44,16 @@ def hub_args(args: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "trust_remote_code": trusted}
 
 
+def identity(model: Any) -> dict[str, Any]:
+    """Return what a description says of a loaded model of transformers, by its fields."""
+    return {
+        "revision": getattr(model.config, "_commit_hash", None),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "architecture": type(model).__name__,
+        "attention": model.config._attn_implementation,
+    }
+
+
 def configuration(place: str, args: Mapping[str, Any]) -> Any:
     """Return the configuration in a folder or hub repository.
 

