@@ -66,13 +66,7 @@ class _Drawn:
 
 
 class ServerBackend:
-    """A model that another process serves.
-
-    Args:
-        own: where the server is and how it is asked.
-        key: sent as a bearer token; see :meth:`ServerSettings.key`.
-        time: ``sleep`` and ``clock`` of the client, for tests.
-    """
+    """A model that another process serves; ``key`` is sent as a bearer token, ``time`` stands in for the client's."""
 
     name: ClassVar[str] = "server"
     summary: ClassVar[str] = "an OpenAI-compatible server: generates; scores where it gives log-probs of prompts"
@@ -94,11 +88,7 @@ class ServerBackend:
 
     @classmethod
     def open(cls, options: BackendOptions) -> ServerBackend:
-        """Reach the server and ask what it serves; it need not say, but it must be there.
-
-        Raises:
-            ModelError: nobody answers there, or the client is not installed.
-        """
+        """Reach the server, which must be there; raise ModelError where it is not, or the client is not installed."""
         own = ServerSettings.parse(options)
         key = own.key()
         try:
@@ -168,34 +158,30 @@ class ServerBackend:
         )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
-        """Find out whether the server offers ``capabilities``; asks only what is not known yet.
-
-        Raises:
-            ModelError: it does not, or does not work at all; says which servers do.
-        """
+        """Find out what is not known yet; raise ModelError where the server does not offer ``capabilities``."""
         own, found = self.settings, self._found
+
+        def once(request: Request) -> JSON:  # what the server may not know: an error is an answer, too
+            return self._ask(request, retries=0)
+
         try:
             if not found.answered:
                 found.model = probing.answer(own, self._ask(probing.canary(own)))
                 found.answered = True
             if "loglikelihood" in capabilities and found.scoring is None:
-                found.scoring = probing.scoring(own, self._ask_once)
+                found.scoring = probing.scoring(own, once)
             if "generate" in capabilities and found.sampled is None:
-                found.dialect = probing.dialect(own, self._owner(), self._ask_once)
+                found.dialect = probing.dialect(own, self._owner(), once)
                 found.sampled = probing.sampling(own, found.dialect, self._ask_all)
             if "generate" in capabilities and own.api == "chat" and not found.prefill_known:
-                found.prefill, found.prefill_known = probing.prefill(own, self._ask_once), True
+                found.prefill, found.prefill_known = probing.prefill(own, once), True
         except RequestError as fault:
             raise self._unusable(fault) from None
         if "loglikelihood" in capabilities and found.scoring is not None and found.scoring.mode is None:
             raise probing.no_scoring(own, found.scoring)
 
-    def _ask(self, request: Request) -> JSON:
-        return self.pool.ask(lambda client: client.send(request))
-
-    def _ask_once(self, request: Request) -> JSON:
-        """Ask something that the server may not know; an error is an answer, too."""
-        return self.pool.ask(lambda client: client.send(request, retries=0))
+    def _ask(self, request: Request, retries: int | None = None) -> JSON:
+        return self.pool.ask(lambda client: client.send(request, retries))
 
     def _ask_all(self, requests: Sequence[Request]) -> list[JSON | Failure]:
         got: dict[int, JSON | Failure] = {}
@@ -204,11 +190,7 @@ class ServerBackend:
         return [got[index] for index in range(len(requests))]
 
     def _still_well(self) -> None:
-        """Tell a request that failed from a server that is gone, before its failure is kept for good.
-
-        Raises:
-            ServerStoppedError: the smallest request fails, too.
-        """
+        """Tell a request that failed from a server that is gone, before its failure is kept for good."""
         if not self.pool.failed:
             return
         try:

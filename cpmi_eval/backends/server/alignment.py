@@ -26,7 +26,7 @@ class Bos(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """The prompt's tokens. Each ends after the first of its ``ends``, at the second at the latest; often they are equal.
+    """The prompt's tokens. Each ends after the first of its ``ends``, at the second at the latest; often equal.
 
     ``skipped``: tokens before the first of these, such as BOS; ``shift``: characters by which ends are off.
     """
@@ -36,9 +36,7 @@ class Aligned(NamedTuple):
     shift: int
 
     def first_after(self, boundary: int) -> int:
-        """Return the index of the first token that ends after a character boundary of the prompt.
-
-        A token that straddles the boundary is that token, as where this process tokenizes.
+        """Return the index of the first token that ends after a character boundary of the prompt (or straddles it).
 
         Raises:
             RequestError: the boundary is inside a run of tokens whose ends are not known.

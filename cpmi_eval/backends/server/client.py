@@ -63,13 +63,9 @@ class Client:
     async def send(self, request: Request, retries: int | None = None) -> JSON:
         """Return the body of the reply, a JSON object without secrets; of what it says only the counts are checked.
 
-        Args:
-            request: what to ask.
-            retries: further attempts; by default those of the settings.
-
         Raises:
             RequestError: ``server_error``, ``timeout``, ``bad_response``, ``non_finite``, ``no_usage`` or ``too_long``,
-                once no attempt is left.
+                once no attempt (``retries``, by default those of the settings) is left.
         """
         api: Any = self._openai.chat.completions if request.api == "chat" else self._openai.completions
         create = api.with_streaming_response.create
@@ -113,11 +109,7 @@ class Client:
         raise fault from None  # the client's own errors carry requests, whose headers hold the key
 
     async def _arrived(self, response: Any) -> None:
-        """Read a response before the client does, which would keep all that comes; what it says goes along with it.
-
-        Raises:
-            RequestError: it is no answer.
-        """
+        """Read a response before the client does, which would keep all that comes; what it says goes along with it."""
         body = await door.body_of(response)
         if not response.is_success:
             raise self._refused(response.status_code, body, response.headers.get("retry-after"))

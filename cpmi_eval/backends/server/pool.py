@@ -56,15 +56,10 @@ class Pool:
             return asyncio.run_coroutine_threadsafe(once(), loop).result()
 
     def run(self, jobs: Sequence[Job[T]], arrived: Arrived[T]) -> None:
-        """Send jobs in their order.
+        """Send jobs in their order; ServerStoppedError once too many failed in a row.
 
-        Args:
-            jobs: what to send.
-            arrived: told each result with its place among the jobs, in the order in which they come in; once it returns
-                True, what is left of the job's group is not sent, and what is under way is dropped.
-
-        Raises:
-            ServerStoppedError: too many failed in a row.
+        ``arrived`` is told each result with its place among the jobs, in the order in which they come in; once it
+        returns True, what is left of the job's group is not sent, and what is under way is dropped.
         """
         self.failed = 0
         sending = _Sending(jobs, self._settings.concurrency, self._client)

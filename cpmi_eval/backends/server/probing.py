@@ -70,11 +70,7 @@ def canary(own: ServerSettings) -> Request:
 
 
 def answer(own: ServerSettings, reply: JSON) -> str | None:
-    """Return the name that the server answers as (``None``: it gives none).
-
-    Raises:
-        RequestError: the reply to :func:`canary` is none that a run could work with.
-    """
+    """Return the name that the server answers :func:`canary` as (``None``: it gives none); RequestError where amiss."""
     written(reply, None)
     name = reply.get("model")
     if name is None:
@@ -117,11 +113,7 @@ def _takes(own: ServerSettings, name: str, ask: Ask) -> bool:
 
 
 def sampling(own: ServerSettings, chosen: str, ask_all: AskAll) -> Sampled:
-    """Draw short texts under SEEDS at the same time.
-
-    Raises:
-        RequestError: one of the requests failed.
-    """
+    """Draw short texts under SEEDS at the same time; RequestError where one fails."""
     extra = dialects.fields(chosen, Sampling(12, temperature=1.5))
     fields = plain(own, STORY, 12, temperature=1.5)
     texts: list[str] = []
@@ -197,11 +189,7 @@ def scoring(own: ServerSettings, ask: Ask) -> Scoring:
 
 
 def _compare(found: Listed, made: Listed, text: str, spoken: str, counted: int, bos: str) -> int:
-    """Return how many tokens of the prompt are not listed.
-
-    Raises:
-        RequestError: the log-probabilities are not those which generating the same tokens gave.
-    """
+    """How many tokens of the prompt are not listed; RequestError where generating them gave other log-probabilities."""
     place = align(found.tokens, text + spoken, found.generated, bos)
     end = place.skipped + len(place.ends)
     unlisted = counted - end

@@ -73,11 +73,7 @@ def is_too_long(message: str) -> bool:
 
 
 def choice_of(reply: JSON, model: str | None) -> JSON:
-    """Return the first choice of a reply; ``model`` is the name that the server must answer as, ``None``: any.
-
-    Raises:
-        RequestError: an error in a body that came with 200, another model's answer, or no choice.
-    """
+    """Return the first choice of a reply; RequestError where there is none, or ``model`` is not who answers."""
     if error := reply.get("error"):
         message = error.get("message", error) if isinstance(error, dict) else error
         kind = "too_long" if is_too_long(str(message)) else "server_error"
@@ -91,14 +87,10 @@ def choice_of(reply: JSON, model: str | None) -> JSON:
 
 
 def check_counts(reply: JSON, asked: JSON) -> None:
-    """Refuse a reply that counts more tokens than the request can have taken: they would be booked as its cost.
+    """Refuse (RequestError) a reply that counts more tokens than can be: they would be booked as its cost.
 
-    Args:
-        reply: the body.
-        asked: the fields of the request: ``max_tokens``, and ``prompt`` or ``messages``.
-
-    Raises:
-        RequestError: it counts a far longer completion than was allowed, or a prompt of more tokens than it has bytes.
+    ``asked``: the fields of the request. A completion may be longer than was allowed, but not by far; a prompt has no
+    more tokens than bytes.
     """
     usage = reply.get("usage")
     texts = [asked["prompt"]] if "prompt" in asked else [one["content"] for one in asked["messages"]]
@@ -112,11 +104,7 @@ def check_counts(reply: JSON, asked: JSON) -> None:
 
 
 def usage_of(reply: JSON) -> Usage:
-    """Return the usage of a reply.
-
-    Raises:
-        RequestError: there is none, or one that cannot be.
-    """
+    """Return the usage of a reply; RequestError where there is none, or one that cannot be."""
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         raise RequestError("no_usage", "the reply does not say how many tokens it took; costs would be unknown")
@@ -152,14 +140,9 @@ def written(reply: JSON, model: str | None, stop: Sequence[str] = ()) -> Written
 
 
 def listed(choice: JSON, generated: int) -> Listed:
-    """Return the tokens and log-probabilities of a choice in the form of the completions API (``logprobs``).
+    """Return the tokens and log-probabilities in a choice of the completions API; RequestError where there are none.
 
-    Args:
-        choice: of a reply.
-        generated: how many tokens were generated, as its usage says.
-
-    Raises:
-        RequestError: there are none.
+    ``generated``: how many tokens were generated, as the usage says.
     """
     given = choice.get("logprobs")
     if not isinstance(given, dict):
@@ -174,9 +157,6 @@ def listed_prompt(choice: JSON) -> Listed:
     """Return the same from vLLM's ``prompt_logprobs``: per token, ``{id: {logprob, decoded_token}}``.
 
     Its first entry is ``None``: it does not say what the first token is, which may be BOS. Its text is empty here.
-
-    Raises:
-        RequestError: there are none, or more than one candidate for a token.
     """
     given = choice.get("prompt_logprobs")
     if not isinstance(given, list) or not given:
@@ -201,11 +181,7 @@ def _number(value: object) -> float | None:
 
 
 def total(values: Sequence[float | None]) -> float:
-    """Return the sum of log-probabilities.
-
-    Raises:
-        RequestError: one is missing, not finite, or none that a probability can have.
-    """
+    """Return the sum of log-probabilities; RequestError where one is missing or none that a probability can have."""
     found: list[float] = []
     for value in values:
         if value is None:

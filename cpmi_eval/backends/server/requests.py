@@ -66,11 +66,7 @@ class ServerSettings:
 
     @classmethod
     def parse(cls, options: BackendOptions) -> ServerSettings:
-        """Check the options of a run.
-
-        Raises:
-            UsageError: names the setting; a value that may be a secret is not repeated.
-        """
+        """Check the options of a run; a UsageError names the setting, and repeats no value that may be a secret."""
         args = options.model_args
         for name in args:
             if name not in ARGS and _SECRET.search(name):
@@ -109,7 +105,7 @@ class ServerSettings:
         """Return the key from the environment, or :data:`NO_KEY`.
 
         Raises:
-            UsageError: ``key_env`` names a variable that is not set; what it holds is no key; or a setting repeats it.
+            UsageError: ``key_env`` is not set, what it holds is no key, or a setting repeats it.
         """
         name = self.key_env or DEFAULT_KEY_ENV
         key = os.environ.get(name) or ("" if self.key_env else NO_KEY)
@@ -131,11 +127,7 @@ class ServerSettings:
 
 
 def clean_url(url: object) -> str:
-    """Return the root of an API without a slash at its end.
-
-    Raises:
-        UsageError: no such URL, or one that may carry a secret; it is then not repeated.
-    """
+    """Return the root of an API without a slash at its end; UsageError where it is none, or may carry a secret."""
     example = "such as --base_url http://127.0.0.1:8000/v1"
     if not isinstance(url, str) or not url:
         raise UsageError(f"the server backend needs the root of the API, {example}")
