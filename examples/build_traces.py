@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpmi_eval.labelers.negatives import rule_based
-from cpmi_eval.tasks.problems import SOURCES
+from cpmi_eval.tasks.gsm8k import GSM8K
 from cpmi_eval.tasks.sources import read_rows
 
 RESULT = re.compile(r"<<[^<>]*=(?P<value>[^<>=]+)>>(?P<shown>[\d.,]*\d)")
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rows, _ = read_rows(SOURCES["gsm8k"]["train"].source, Path(args.data_dir) if args.data_dir else None)
+    rows, _ = read_rows(GSM8K.sources["train"].table, Path(args.data_dir) if args.data_dir else None)
     chosen = random.Random(args.seed).sample(list(rows), args.problems)
     made = list(traces(chosen, args.seed))
     args.out.parent.mkdir(parents=True, exist_ok=True)

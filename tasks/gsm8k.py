@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-from cpmi_eval.protocols import LoadOptions
-from cpmi_eval.tasks import selection
-from cpmi_eval.types import TaskData
+from cpmi_eval.tasks.references import ReferenceSource
+from cpmi_eval.tasks.selection import Selection
+from cpmi_eval.tasks.sources import Table
+
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
-class GSM8K:
+@dataclass(frozen=True)
+class Row:
+    """A row of either split: the answer stands after the worked solution."""
+
+    question: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        """Look for the answer."""
+        if "####" not in self.answer:
+            raise ValueError("answer: no '####' line")
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.question
+
+    @property
+    def reference(self) -> str:
+        """What follows ``####``, without thousands separators, as GSM8K's own grader reads it."""
+        return _THOUSANDS.sub("", self.answer.rpartition("####")[2].strip())
+
+    @property
+    def worked(self) -> str:
+        """The worked solution as a model should write it: no calculator notes, the answer in words."""
+        work, _, answer = _ANNOTATION.sub("", self.answer).strip().rpartition("####")
+        return f"{work.strip()}\nThe answer is {answer.strip()}."
+
+
+def source(split: str) -> ReferenceSource:
+    """Return a split of the dataset."""
+    table = Table(
+        name="openai/gsm8k",
+        file=f"{split}.jsonl",
+        hub_split=split,
+        hub_configs=("main",),
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        role="reference answers of gsm8k problems",
+    )
+    return ReferenceSource(table, Row)
+
+
+class GSM8K(Selection):
     """Best-of-N selection; its settings are ``candidates`` (a file) and ``split`` (auto, blank or line)."""
 
     name: ClassVar[str] = "gsm8k"
     summary: ClassVar[str] = "select among solutions of grade-school problems (GSM8K): --candidates FILE"
-    subsets: ClassVar[tuple[str, ...]] = ("test", "train")
-    metrics: ClassVar[tuple[str, ...]] = ("best_of_n",)
-    synthetic: ClassVar[bool] = False
-    selects: ClassVar[bool] = True
-
-    def load(self, options: LoadOptions) -> TaskData:
-        """Return the candidates of one subset, ``test`` if none is named; see :func:`selection.load`."""
-        return selection.load(self.name, options)
+    sources: ClassVar[Mapping[str, ReferenceSource]] = {split: source(split) for split in ("test", "train")}

@@ -1,24 +1,86 @@
-"""MATH: competition problems (arXiv 2103.03874), each with several solutions to select among."""
+"""MATH: competition problems (arXiv 2103.03874), each with several solutions to select among.
+
+``math500`` are the 500 of its test set that are often reported (arXiv 2305.20050).
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-from cpmi_eval.protocols import LoadOptions
-from cpmi_eval.tasks import selection
-from cpmi_eval.types import TaskData
+from cpmi_eval.grading.finding import last_boxed
+from cpmi_eval.tasks.references import ReferenceSource
+from cpmi_eval.tasks.selection import Selection
+from cpmi_eval.tasks.sources import Table
+
+UNKNOWN_LEVEL = "?"
+_LEVEL = re.compile(r"(?:Level )?([1-5])")
+_TEST = Table(
+    name="EleutherAI/hendrycks_math",
+    file="test.jsonl",
+    hub_split="test",
+    hub_configs=(
+        *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
+        *("number_theory", "prealgebra", "precalculus"),
+    ),
+    revision="21a5633873b6a120296cce3e2df9d5550074f4a3",
+    role="reference answers of math problems",
+)
+_MATH500 = Table(
+    name="HuggingFaceH4/MATH-500",
+    file="test.jsonl",
+    hub_split="test",
+    revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+    role="problems of math500",
+)
 
 
-class MATH:
+@dataclass(frozen=True)
+class Row:
+    """A row; copies write ``Level 2`` or ``2``, ``type`` or ``subject``, and the hub's has no ``answer``."""
+
+    problem: str
+    solution: str | None = None
+    answer: str | None = None
+    level: str | int | None = None
+    subject: str | None = None
+    type: str | None = None
+
+    def __post_init__(self) -> None:
+        """Look for an answer."""
+        if self.answer is None and self.solution is None:
+            raise ValueError("solution: missing, and there is no answer")
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.problem
+
+    @property
+    def reference(self) -> str | None:
+        """The answer where a copy has one, else the solution's last box."""
+        return last_boxed(self.solution or "") if self.answer is None else self.answer.strip()
+
+    @property
+    def worked(self) -> str | None:
+        """The worked solution."""
+        return self.solution
+
+    @property
+    def groups(self) -> Mapping[str, str]:
+        """Level (``1`` to ``5``, or ``?``) and subject."""
+        level, subject = _LEVEL.fullmatch(str(self.level).strip()), self.subject or self.type
+        return {"level": level.group(1) if level else UNKNOWN_LEVEL, **({"subject": subject} if subject else {})}
+
+
+SOURCE = ReferenceSource(_TEST, Row)
+
+
+class MATH(Selection):
     """Best-of-N selection; its settings are ``candidates`` (a file) and ``split`` (auto, blank or line)."""
 
     name: ClassVar[str] = "math"
     summary: ClassVar[str] = "select among solutions of competition problems (MATH): --candidates FILE"
-    subsets: ClassVar[tuple[str, ...]] = ("test", "math500")
-    metrics: ClassVar[tuple[str, ...]] = ("best_of_n",)
-    synthetic: ClassVar[bool] = False
-    selects: ClassVar[bool] = True
-
-    def load(self, options: LoadOptions) -> TaskData:
-        """Return the candidates of one subset, ``test`` if none is named; see :func:`selection.load`."""
-        return selection.load(self.name, options)
+    sources: ClassVar[Mapping[str, ReferenceSource]] = {"test": SOURCE, "math500": ReferenceSource(_MATH500, Row)}

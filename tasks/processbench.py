@@ -8,33 +8,100 @@ solution is annotated as ending right, its own final answer is the reference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cpmi_eval.errors import DataError, UnknownNameError
+from cpmi_eval.errors import DataError
 from cpmi_eval.grading import final_answer
+from cpmi_eval.grading.finding import clean
 from cpmi_eval.protocols import LoadOptions
-from cpmi_eval.tasks.references import REFERENCE_SOURCES, find_references, problem_cluster
-from cpmi_eval.tasks.sources import Source, read_rows
-from cpmi_eval.types import JSON, Gold, Item, Provenance, TaskData, Trace
+from cpmi_eval.record.door import Filled
+from cpmi_eval.tasks import gsm8k, math
+from cpmi_eval.tasks.references import ReferenceSource, find_references, problem_cluster
+from cpmi_eval.tasks.rows import Faults, check_names, check_steps
+from cpmi_eval.tasks.sources import Table, read_typed
+from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 
 REVISION = "3bdcd5371ed567559a78f559c01c13a6deee7604"  # the commit that fixed annotations after the first release
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
-SHOWN_ROWS = 5
+TABLES = {name: Table("Qwen/ProcessBench", f"{name}.json", hub_split=name, revision=REVISION) for name in SUBSETS}
+
+
+@dataclass(frozen=True)
+class OlympiadBenchRow:
+    """A row of OlympiadBench; proofs have no answer."""
+
+    question: str
+    final_answer: tuple[str, ...] | None
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.question
+
+    @property
+    def reference(self) -> str | None:
+        """The parts of the answer, separated by commas."""
+        return ", ".join(filter(None, map(clean, self.final_answer or ())))
+
+
+@dataclass(frozen=True)
+class OmniMATHRow:
+    """A row of Omni-MATH."""
+
+    problem: str
+    answer: str | None
+
+    @property
+    def text(self) -> str:
+        """The problem."""
+        return self.problem
+
+    @property
+    def reference(self) -> str | None:
+        """The answer."""
+        return clean(self.answer or "")
+
+
+# Open-ended, text-only, mathematics, English: the other configurations have no answers, or images, or other problems.
+_OLYMPIADBENCH = Table(
+    name="Hothan/OlympiadBench",
+    file="OE_TO_maths_en_COMP.jsonl",
+    hub_split="train",
+    hub_configs=("OE_TO_maths_en_COMP",),
+    revision="91184b52131e7fc9455fef848035173aea8cc01a",
+    role="reference answers of olympiadbench problems",
+)
+_OMNIMATH = Table(
+    name="KbsdJames/Omni-MATH",
+    file="test.jsonl",
+    hub_split="test",
+    revision="40ba231d8f16e29ecd40e6407e2c8640145a8f62",
+    role="reference answers of omnimath problems",
+)
+REFERENCE_SOURCES: Mapping[str, tuple[ReferenceSource, ...]] = {
+    "gsm8k": (gsm8k.source("test"), gsm8k.source("train")),
+    "math": (math.SOURCE,),
+    "olympiadbench": (ReferenceSource(_OLYMPIADBENCH, OlympiadBenchRow),),
+    "omnimath": (ReferenceSource(_OMNIMATH, OmniMATHRow),),
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row that passed validation, and the subset it is in."""
+    """A row of a subset: a solution and the index of its first wrong step, -1 if there is none."""
 
-    subset: str
-    id: str
-    problem: str
-    steps: tuple[str, ...]
+    id: Filled
+    problem: Filled
+    steps: tuple[Filled, ...]
     final_answer_correct: bool
     label: int
+
+    def __post_init__(self) -> None:
+        """Hold the label against the steps."""
+        check_steps(self.steps, self.label)
 
 
 class ProcessBench:
@@ -53,154 +120,44 @@ class ProcessBench:
             UnknownNameError: a subset or a setting that does not exist.
             DataError: missing files, or rows that do not have the schema; all of them are reported at once.
         """
-        for setting in options.args or ():
-            raise UnknownNameError("setting", setting, ())
-        subsets = _choose(options.subsets)
-        rows, provenance = _read_subsets(subsets, options.data_dir)
+        check_names(self.name, "setting", options.args or (), ())
+        check_names(self.name, "subset", options.subsets, SUBSETS)
+        subsets = [subset for subset in SUBSETS if not options.subsets or subset in options.subsets]
+        rows, provenance = read_subsets(subsets, options.data_dir)
         items: list[Item] = []
         references: dict[str, Mapping[str, int]] = {}
-        for subset in subsets:
-            chosen = [row for row in rows if row.subset == subset]
+        for subset, chosen in rows.items():
             found, consulted = find_references(
                 (row.problem for row in chosen), REFERENCE_SOURCES[subset], options.data_dir
             )
             answers = [_answer(row, found) for row in chosen]
-            items.extend(_item(row, answer) for row, (answer, _) in zip(chosen, answers, strict=True))
+            for row, (answer, _) in zip(chosen, answers, strict=True):
+                trace = Trace(row.id, row.problem, row.steps, answer, problem_cluster(row.problem))
+                items.append(Item(subset, trace, Gold(row.label, row.final_answer_correct)))
             counts = Counter(origin for _, origin in answers)
             references[subset] = {origin: counts[origin] for origin in ("joined", "own_answer", "none")}
             provenance.extend(consulted)
         return TaskData(tuple(items), tuple(provenance), references)
 
 
-def _choose(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the subsets asked for (all, if none is named), in the benchmark's order."""
-    for name in names:
-        if name not in SUBSETS:
-            raise UnknownNameError("subset", name, SUBSETS)
-    return tuple(subset for subset in SUBSETS if not names or subset in names)
+def read_subsets(subsets: Sequence[str], data_dir: Path | None) -> tuple[dict[str, list[Row]], list[Provenance]]:
+    """Return the rows of each subset, and where they came from; ids are unique among all of them.
 
-
-def _source(subset: str) -> Source:
-    return Source(name="Qwen/ProcessBench", file=f"{subset}.json", hub_split=subset, revision=REVISION)
-
-
-def _read_subsets(subsets: tuple[str, ...], data_dir: Path | None) -> tuple[list[Row], list[Provenance]]:
-    """Read and validate the subsets; every bad row of every file goes into one error."""
-    _suggest_present(subsets, data_dir)
-    rows: list[Row] = []
-    provenance: list[Provenance] = []
-    complaints: list[str] = []
-    seen: dict[str, str] = {}
-    for subset in subsets:
-        raw_rows, origin = read_rows(_source(subset), data_dir)
-        provenance.append(origin)
-        for number, raw in enumerate(raw_rows, start=1):
-            place = f"{origin.name} row {number}"
-            problems = [*_schema_problems(raw), *_duplicate(raw.get("id"), place, seen)]
-            if problems:
-                complaints.append(f"{place}{_id_note(raw)}: {'; '.join(problems)}")
-            else:
-                rows.append(_row(subset, raw))
-    if complaints:
-        raise DataError(_report(complaints))
-    return rows, provenance
-
-
-def _suggest_present(subsets: tuple[str, ...], data_dir: Path | None) -> None:
-    """Where a local copy has some of the subsets, say how to choose those."""
-    if data_dir is None:
-        return
-    files = {subset: _source(subset).path(data_dir) for subset in subsets}
-    present = [subset for subset, path in files.items() if path.is_file()]
-    missing = [str(path) for path in files.values() if not path.is_file()]
-    if present and missing:
+    Raises:
+        DataError: missing files, or bad rows; those of all files are in one error.
+    """
+    paths = {} if data_dir is None else {subset: TABLES[subset].path(data_dir) for subset in subsets}
+    missing = [subset for subset, path in paths.items() if not path.is_file()]
+    if 0 < len(missing) < len(paths):
+        present = [subset for subset in paths if subset not in missing]
         raise DataError(
-            f"missing {', '.join(missing)}; add what is missing, or choose the subsets that are there with "
-            f"--subset {','.join(present)}"
+            f"missing {', '.join(str(paths[subset]) for subset in missing)}; add what is missing, or choose the "
+            f"subsets that are there with --subset {','.join(present)}"
         )
-
-
-def _report(complaints: list[str]) -> str:
-    shown = "".join(f"\n  {complaint}" for complaint in complaints[:SHOWN_ROWS])
-    more = f"\n  ... and {len(complaints) - SHOWN_ROWS} more" if len(complaints) > SHOWN_ROWS else ""
-    count = "1 row" if len(complaints) == 1 else f"{len(complaints)} rows"
-    return f"{count} of ProcessBench cannot be used; correct or download again:{shown}{more}"
-
-
-def _id_note(raw: JSON) -> str:
-    return f" (id {_show(raw['id'])})" if isinstance(raw.get("id"), str) else ""
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _schema_problems(raw: JSON) -> Iterator[str]:
-    """Yield what is wrong with a row, each with what was expected."""
-    required = ("id", "problem", "steps", "final_answer_correct", "label")
-    missing = [key for key in required if key not in raw]
-    if missing:
-        yield f"missing {', '.join(map(repr, missing))}; it has {', '.join(map(_show, raw)) or 'nothing'}"
-    for key in ("id", "problem"):
-        if key in raw and (problem := _text_problem(raw[key])):
-            yield f"{key!r} {problem}"
-    if "steps" in raw:
-        yield from _steps_problems(raw["steps"])
-    if not isinstance(raw.get("final_answer_correct", True), bool):
-        yield f"'final_answer_correct' is {_show(raw['final_answer_correct'])}, expected true or false"
-    if "label" in raw:
-        yield from _label_problems(raw["label"], raw.get("steps"))
-
-
-def _text_problem(value: Any) -> str | None:
-    if not isinstance(value, str):
-        return f"is {_show(value)}, expected a string"
-    if not value.strip():
-        return "is blank, expected text"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"has half a surrogate pair at character {error.start}, expected valid Unicode"
-    return None
-
-
-def _steps_problems(steps: Any) -> Iterator[str]:
-    if not isinstance(steps, list):
-        yield f"'steps' is {_show(steps)}, expected a list of strings"
-    elif not steps:
-        yield "'steps' is empty, expected at least one step"
-    else:
-        for index, step in enumerate(steps):
-            if problem := _text_problem(step):
-                yield f"step {index} {problem}"
-
-
-def _label_problems(label: Any, steps: Any) -> Iterator[str]:
-    if not isinstance(label, int) or isinstance(label, bool):
-        yield f"'label' is {_show(label)}, expected an integer"
-    elif label < -1 or (isinstance(steps, list) and steps and label >= len(steps)):
-        allowed = f" to {len(steps) - 1} ({len(steps)} steps)" if isinstance(steps, list) and steps else " or more"
-        yield f"'label' is {label}, expected -1{allowed}"
-
-
-def _duplicate(row_id: Any, place: str, seen: dict[str, str]) -> Iterator[str]:
-    if not isinstance(row_id, str):
-        return
-    first = seen.setdefault(row_id, place)
-    if first != place:
-        yield f"the id is also that of {first}, expected unique ids"
-
-
-def _row(subset: str, raw: JSON) -> Row:
-    return Row(
-        subset=subset,
-        id=raw["id"],
-        problem=raw["problem"],
-        steps=tuple(raw["steps"]),
-        final_answer_correct=raw["final_answer_correct"],
-        label=raw["label"],
-    )
+    faults = Faults("row", "ProcessBench")
+    read = {subset: read_typed(TABLES[subset], Row, data_dir, "id", faults) for subset in subsets}
+    faults.refuse()
+    return {subset: rows for subset, (rows, _) in read.items()}, [origin for _, origin in read.values()]
 
 
 def _answer(row: Row, found: Mapping[str, str]) -> tuple[str | None, str]:
@@ -212,8 +169,3 @@ def _answer(row: Row, found: Mapping[str, str]) -> tuple[str | None, str]:
             if stated := final_answer(step):
                 return stated, "own_answer"
     return None, "none"
-
-
-def _item(row: Row, answer: str | None) -> Item:
-    trace = Trace(row.id, row.problem, row.steps, answer, problem_cluster(row.problem))
-    return Item(row.subset, trace, Gold(row.label, row.final_answer_correct))

@@ -9,73 +9,187 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cpmi_eval import settings
-from cpmi_eval.errors import DataError, UnknownNameError, UsageError
+from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.grading import final_answer, verdict
 from cpmi_eval.protocols import LoadOptions
-from cpmi_eval.tasks.candidates import Line, Solution, read_candidates, refuse, show
-from cpmi_eval.tasks.problems import SOURCES, Problem, load_problems
-from cpmi_eval.tasks.references import problem_key
-from cpmi_eval.types import JSON, Candidate, Gold, Item, TaskData, Trace
+from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
+from cpmi_eval.tasks.references import ReferenceSource, problem_key, strict_key
+from cpmi_eval.tasks.rows import Faults, check_names, show
+from cpmi_eval.tasks.sources import read_typed
+from cpmi_eval.types import JSON, Candidate, Gold, Item, Provenance, TaskData, Trace
 
 SPLITS = ("auto", "blank", "line")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_SETTINGS = ("candidates", "split")
 
 
-def load(task: str, options: LoadOptions) -> TaskData:
-    """Return the candidates of a file as items of ``task`` (``gsm8k`` or ``math``), in the file's order.
+@dataclass(frozen=True)
+class Problem:
+    """A problem with its reference answer.
 
-    Settings: ``candidates`` (the file) and ``split`` (how a solution becomes steps, see :func:`split_steps`). One
-    subset at a time, ``test`` if none is named. Candidates without any text cannot be scored; they are the data's
-    ``empty``. ``notes`` says, by subset, what there is of problems and candidates, and how our grading compares with
-    the file's ``is_correct`` marks.
-
-    Raises:
-        UsageError: no file, or a subset or a setting that does not exist.
-        DataError: missing data; lines that are not of the form, not of this subset, or with another reference answer.
+    ``id`` is its 0-based place in the benchmark's file (``gsm8k-test-0``). ``groups``: what results are broken down by.
     """
-    path, split = _settings(task, options.args or {})
-    subset = _subset(task, options.subsets)
-    problems, provenance = load_problems(task, subset, options.data_dir)
-    lines, origin = read_candidates(path)
-    matched = _join(path, lines, problems, _Place(task, subset, options.data_dir))
-    graded = [one for line, problem in matched for one in grade(problem, line.solutions)]
-    items = [(_item(subset, one, split), one) for one in graded]
-    return TaskData(
-        items=tuple(item for item, _ in items if item.trace.steps),
-        provenance=(*provenance, origin),
-        empty=tuple(item for item, _ in items if not item.trace.steps),
-        notes={subset: {"split": split, **_notes(problems, matched, graded)}},
-    )
+
+    id: str
+    problem: str
+    answer: str
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
-def _settings(task: str, args: Mapping[str, Any]) -> tuple[Path, str]:
-    for name in args:
-        if name not in _SETTINGS:
-            raise UnknownNameError(f"setting of the task {task}", name, _SETTINGS)
-    path = args.get("candidates")
-    if not isinstance(path, str | Path) or not str(path):
-        given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
-        raise UsageError(
-            f"the task {task} selects among solutions and needs a file of them: --candidates FILE{given}; "
-            "`cpmi-eval generate` makes one"
+class Selection:
+    """A benchmark of problems with answers, as a task that selects among solutions of them; subclasses name its tables.
+
+    Rows of the tables may have ``groups``, what results are broken down by, and ``worked``, a solution to learn from.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    sources: ClassVar[Mapping[str, ReferenceSource]]
+    subsets: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]] = ("best_of_n",)
+    synthetic: ClassVar[bool] = False
+    selects: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        """Take the subsets from the tables."""
+        cls.subsets = tuple(cls.sources)
+
+    def problems(self, subset: str, data_dir: Path | None) -> tuple[list[Problem], list[Provenance]]:
+        """Return all problems of a subset in the benchmark's order, and where they came from.
+
+        Args:
+            subset: one of the benchmark's.
+            data_dir: a local copy of the hub; ``None`` loads the pinned revision from the hub.
+
+        Raises:
+            UnknownNameError: no such subset.
+            DataError: the data is missing, or a row lacks its problem or its answer.
+        """
+        check_names(self.name, "subset", [subset], self.subsets)
+        rows, origin = read_typed(self.sources[subset].table, self.sources[subset].kind, data_dir)
+        problems: list[Problem] = []
+        for index, row in enumerate(rows):
+            answer = row.reference
+            if not row.text.strip() or not answer:
+                what = "no answer to its problem" if row.text.strip() else "no problem"
+                raise DataError(f"{origin.name} row {index + 1} gives {what}; download the file again")
+            groups = getattr(row, "groups", {})
+            problems.append(Problem(f"{self.name}-{subset}-{index}", row.text, answer, groups))
+        return problems, [origin]
+
+    def worked(self, data_dir: Path | None) -> tuple[list[tuple[str, str]], list[Provenance]]:
+        """Return problems of the training split with their solutions, and where they came from."""
+        source = self.sources["test"]
+        table = replace(source.table, file="train.jsonl", hub_split="train", role="worked examples for --shots")
+        rows, origin = read_typed(table, source.kind, data_dir)
+        found = [(row.text, getattr(row, "worked", None)) for row in rows]
+        return [(text, worked) for text, worked in found if text and worked], [origin]
+
+    def load(self, options: LoadOptions) -> TaskData:
+        """Return the candidates of a file as items, in the file's order.
+
+        Settings: ``candidates`` (the file) and ``split`` (how a solution becomes steps, see :func:`split_steps`). One
+        subset at a time, the first if none is named. Candidates without any text cannot be scored; they are the data's
+        ``empty``. ``notes`` says, by subset, what there is of problems and candidates, and how our grading compares
+        with the file's ``is_correct`` marks.
+
+        Raises:
+            UsageError: no file, or a subset or a setting that does not exist.
+            DataError: missing data; lines that are not of the form, not of this subset, or with another answer.
+        """
+        path, split = self._settings(options.args or {})
+        check_names(self.name, "subset", options.subsets, self.subsets)
+        if len(set(options.subsets)) > 1:
+            listed = ", ".join(options.subsets)
+            raise UsageError(f"a file of candidates belongs to one subset of {self.name}; choose one of {listed}")
+        subset = (*options.subsets, *self.subsets)[0]
+        problems, provenance = self.problems(subset, options.data_dir)
+        lines, origin = read_candidates(path)
+        matched = self._join(path, lines, problems, subset, options.data_dir)
+        graded = [one for line, problem in matched for one in grade(problem, line.candidates)]
+        items = [_item(subset, one, split) for one in graded]
+        return TaskData(
+            items=tuple(item for item in items if item.trace.steps),
+            provenance=(*provenance, origin),
+            empty=tuple(item for item in items if not item.trace.steps),
+            notes={subset: {"split": split, **_notes(problems, matched, graded)}},
         )
-    return Path(path), settings.choice("split", args.get("split", "auto"), SPLITS)
+
+    def _settings(self, args: Mapping[str, Any]) -> tuple[Path, str]:
+        check_names(self.name, "setting", args, ("candidates", "split"))
+        path = args.get("candidates")
+        if not isinstance(path, str | Path) or not str(path):
+            given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
+            raise UsageError(
+                f"the task {self.name} selects among solutions and needs a file of them: --candidates FILE{given}; "
+                "`cpmi-eval generate` makes one"
+            )
+        return Path(path), settings.choice("split", args.get("split", "auto"), SPLITS)
+
+    def _join(
+        self, path: Path, lines: Mapping[int, Line], problems: Sequence[Problem], subset: str, data_dir: Path | None
+    ) -> list[tuple[Line, Problem]]:
+        """Return each line with its problem; one error for all lines that have none or contradict it."""
+        index = _index(problems)
+        known = all(problem_key(line.problem) in index for line in lines.values())
+        others = {} if known else self._elsewhere(subset, data_dir)
+        matched: list[tuple[Line, Problem]] = []
+        owner: dict[str, int] = {}
+        faults = Faults("line", "candidates")
+        for number, line in lines.items():
+            with faults.row():
+                copies = index.get(problem_key(line.problem), [])
+                found = _closest(line.problem, copies)
+                if found is None:
+                    what = self._missing(line, subset, bool(copies), others)
+                elif (first := owner.setdefault(found.id, number)) != number:
+                    what = f"the problem is also that of line {first}; put its candidates in one line"
+                elif line.answer is not None and verdict(line.answer, found.answer) is False:
+                    what = f"the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}"
+                else:
+                    matched.append((line, found))
+                    continue
+                raise DataError(f"{path}:{number}: {what}")
+        faults.refuse()
+        return matched
+
+    def _elsewhere(self, subset: str, data_dir: Path | None) -> dict[str, dict[str, list[Problem]]]:
+        """Index the other subsets that can be read; only the wording of an error depends on it."""
+        found = {}
+        for other in self.subsets:
+            with suppress(DataError):
+                if other != subset:
+                    found[other] = _index(self.problems(other, data_dir)[0])
+        return found
+
+    def _missing(self, line: Line, subset: str, ambiguous: bool, others: Mapping[str, Mapping[str, object]]) -> str:
+        here, shown = f"{self.name} {subset}", show(line.problem)
+        if ambiguous:
+            return f"several problems of {here} differ from this one in signs only; copy its text exactly: {shown}"
+        for other, keys in others.items():
+            if problem_key(line.problem) in keys:
+                return f"the problem is not in {here} but in {other}: --subset {other}; it is {shown}"
+        known = ", ".join(others)
+        return f"the problem is not in {here}" + (f", nor in {known}" if known else "") + f": {shown}"
 
 
-def _subset(task: str, names: Sequence[str]) -> str:
-    known = SOURCES[task]
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("subset", name, known)
-    if len(set(names)) > 1:
-        raise UsageError(f"a file of candidates belongs to one subset of {task}; choose one of {', '.join(names)}")
-    return names[0] if names else next(iter(known))
+def _index(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem_key(problem.problem), []).append(problem)
+    return found
+
+
+def _closest(text: str, copies: Sequence[Problem]) -> Problem | None:
+    """Return the problem with the text's letters and digits; of several, the one that agrees but for white space."""
+    if len(copies) == 1:
+        return copies[0]
+    return next((one for one in copies if strict_key(one.problem) == strict_key(text)), None)
 
 
 def split_steps(solution: str, rule: str) -> tuple[str, ...]:
@@ -92,75 +206,6 @@ def split_steps(solution: str, rule: str) -> tuple[str, ...]:
     return tuple(step for part in parts if (step := part.strip()))
 
 
-# --- candidates and problems ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where problems are looked for."""
-
-    task: str
-    subset: str
-    data_dir: Path | None
-
-    def elsewhere(self) -> dict[str, set[str]]:
-        """Return the problem keys of the other subsets that can be read."""
-        found = {}
-        for subset in SOURCES[self.task]:
-            try:
-                if subset != self.subset:
-                    problems, _ = load_problems(self.task, subset, self.data_dir)
-                    found[subset] = {problem_key(one.problem) for one in problems}
-            except DataError:
-                continue  # only the wording of an error depends on it
-        return found
-
-
-def _join(path: Path, lines: Sequence[Line], problems: Sequence[Problem], place: _Place) -> list[tuple[Line, Problem]]:
-    """Return each line with its problem; one error for all lines that have none or contradict it."""
-    index: dict[str, list[Problem]] = {}
-    for problem in problems:
-        index.setdefault(problem_key(problem.problem), []).append(problem)
-    matched: list[tuple[Line, Problem]] = []
-    owner: dict[str, int] = {}
-    complaints: list[str] = []
-    strangers = [line for line in lines if problem_key(line.problem) not in index]
-    others = place.elsewhere() if strangers else {}
-    for line in lines:
-        where = f"{path}:{line.number}"
-        found = _closest(line.problem, index.get(problem_key(line.problem), []))
-        if found is None:
-            complaints.append(f"{where}: {_missing(line, line not in strangers, place, others)}")
-        elif (first := owner.setdefault(found.id, line.number)) != line.number:
-            complaints.append(f"{where}: the problem is also that of line {first}; put its candidates in one line")
-        elif line.answer is not None and verdict(line.answer, found.answer) is False:
-            complaints.append(f"{where}: the answer is {show(line.answer)}, that of {found.id} {show(found.answer)}")
-        else:
-            matched.append((line, found))
-    refuse(complaints)
-    return matched
-
-
-def _closest(text: str, copies: Sequence[Problem]) -> Problem | None:
-    """Return the problem with the text's letters and digits; of several, the one that agrees but for white space."""
-    if len(copies) == 1:
-        return copies[0]
-    same = [one for one in copies if "".join(one.problem.split()) == "".join(text.split())]
-    return same[0] if same else None
-
-
-def _missing(line: Line, ambiguous: bool, place: _Place, others: Mapping[str, set[str]]) -> str:
-    here = f"{place.task} {place.subset}"
-    shown = show(line.problem)
-    if ambiguous:
-        return f"several problems of {here} differ from this one in signs only; copy its text exactly: {shown}"
-    having = [subset for subset, keys in others.items() if problem_key(line.problem) in keys]
-    if having:
-        return f"the problem is not in {here} but in {having[0]}: --subset {having[0]}; it is {shown}"
-    known = ", ".join(others)
-    return f"the problem is not in {here}" + (f", nor in {known}" if known else "") + f": {shown}"
-
-
 # --- grading --------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +219,7 @@ class Graded:
 
     problem: Problem
     index: int
-    solution: Solution
+    made: Solution
     answer: str | None
     group: int | None
     verdict: bool | None
@@ -199,7 +244,7 @@ def grade(problem: Problem, solutions: Sequence[Solution]) -> list[Graded]:
     graded: list[Graded] = []
     opened: list[tuple[str, bool]] = []
     for index, solution in enumerate(solutions):
-        answer = final_answer(solution.text)
+        answer = final_answer(solution.solution)
         found = False if answer is None else verdict(answer, problem.answer)
         group = None if answer is None else _group(answer, found is True, opened)
         graded.append(Graded(problem, index, solution, answer, group, found))
@@ -216,23 +261,23 @@ def _group(answer: str, correct: bool, opened: list[tuple[str, bool]]) -> int:
 
 
 def _item(subset: str, one: Graded, split: str) -> Item:
-    problem, generator = one.problem, one.solution.generator
+    problem, generator = one.problem, one.made.generator
     groups = {**problem.groups, **({} if generator is None else {"generator": generator})}
-    steps = split_steps(one.solution.text, split)
+    steps = split_steps(one.made.solution, split)
     trace = Trace(one.id, problem.problem, steps, problem.answer, cluster=problem.id)
     return Item(subset, trace, Gold(None, one.correct, Candidate(problem.id, one.group, groups)))
 
 
 def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]], graded: Sequence[Graded]) -> JSON:
     """Say what the file holds, all of it, whatever a run's limit is."""
-    marked = [one for one in graded if one.solution.marked is not None]
+    marked = [one for one in graded if one.made.is_correct is not None]
     differing = list(_disagreements(marked))
-    written = [one for one in graded if one.solution.text.strip()]
+    written = [one for one in graded if one.made.solution.strip()]
     return {
         "problems": len(problems),
-        "with_candidates": sum(bool(line.solutions) for line, _ in matched),
+        "with_candidates": sum(bool(line.candidates) for line, _ in matched),
         "candidates": len(graded),
-        "per_problem": {str(n): count for n, count in sorted(Counter(len(x.solutions) for x, _ in matched).items())},
+        "per_problem": {str(n): count for n, count in sorted(Counter(len(x.candidates) for x, _ in matched).items())},
         "empty": len(graded) - len(written),
         "no_answer": sum(one.answer is None for one in written),
         "undecided": sum(one.verdict is None for one in graded),
@@ -242,10 +287,10 @@ def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]],
 
 def _disagreements(marked: Sequence[Graded]) -> Iterator[JSON]:
     for one in marked:
-        if one.solution.marked is not one.correct:
+        if one.made.is_correct is not one.correct:
             yield {
                 "id": one.id,
-                "marked": one.solution.marked,
+                "marked": one.made.is_correct,
                 "graded": one.verdict,
                 "answer": one.answer,
                 "reference": one.problem.answer,

@@ -8,18 +8,34 @@ are left alone. Metrics stand on the annotated lines; a file without any has non
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cpmi_eval.errors import DataError, UnknownNameError, UsageError
+from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.protocols import LoadOptions
+from cpmi_eval.record import door
+from cpmi_eval.record.door import Filled
 from cpmi_eval.tasks.references import problem_cluster
-from cpmi_eval.types import JSON, Gold, Item, Provenance, TaskData, Trace
+from cpmi_eval.tasks.rows import Faults, check_names, check_steps, numbered
+from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 
 SUBSET = "file"
-SHOWN_LINES = 5
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the file."""
+
+    problem: Filled
+    steps: tuple[Filled, ...]
+    answer: Filled | None = None
+    id: Filled | None = None
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        """Hold the label against the steps."""
+        check_steps(self.steps, self.label)
 
 
 class Traces:
@@ -38,117 +54,26 @@ class Traces:
             UsageError: no path, or a subset or a setting that does not exist.
             DataError: the file cannot be read, or lines are not traces; they are reported together.
         """
-        for subset in options.subsets:
-            if subset not in self.subsets:
-                raise UnknownNameError("subset", subset, self.subsets)
-        path = _path(options.args or {})
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read traces from {path}: {error.strerror or error}") from error
-        items = _items(content, path)
-        digest = hashlib.sha256(content).hexdigest()
-        return TaskData(items, (Provenance(path.name, sha256=digest, rows=len(items)),))
-
-
-def _path(args: Mapping[str, Any]) -> Path:
-    for name in args:
-        if name != "path":
-            raise UnknownNameError("setting of the task traces", name, ("path",))
-    path = args.get("path")
-    if not isinstance(path, str) or not path:
-        given = f", not {path!r}; quote a name that looks like a number" if "path" in args else ""
-        raise UsageError(f"the task traces needs a file: --task_args path=FILE{given}")
-    return Path(path)
-
-
-def _items(content: bytes, path: Path) -> tuple[Item, ...]:
-    """Return one item per line that is not blank, or one error for all lines that are none."""
-    items: list[Item] = []
-    complaints: list[str] = []
-    lines: dict[str, int] = {}
-    for number, line in enumerate(content.split(b"\n"), 1):  # not at U+2028 and the like, which texts may hold
-        if not line.strip():
-            continue
-        row, problems = _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        name = row.get("id", f"line-{number}")
-        if not problems and (first := lines.setdefault(name, number)) != number:
-            problems = [f"the id {name!r} is also that of line {first}, expected unique ids"]
-        if problems:
-            complaints.append(f"{path}:{number}: {'; '.join(problems)}")
-        else:
-            items.append(_item(name, row))
-    if complaints:
-        raise DataError(_report(complaints))
-    if not items:
-        raise DataError(f"{path} holds no traces; write one JSON object per line, with 'problem' and 'steps'")
-    return tuple(items)
-
-
-def _report(complaints: list[str]) -> str:
-    count = "1 line is" if len(complaints) == 1 else f"{len(complaints)} lines are"
-    shown = "".join(f"\n  {complaint}" for complaint in complaints[:SHOWN_LINES])
-    more = f"\n  ... and {len(complaints) - SHOWN_LINES} more" if len(complaints) > SHOWN_LINES else ""
-    return f"{count} no trace; correct or remove what is named here:{shown}{more}"
-
-
-def _parse(line: bytes) -> tuple[JSON, list[str]]:
-    """Return a line's object and what is wrong with it; an empty object where it is none."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return {}, [f"not UTF-8 ({error.reason} at byte {error.start})"]
-    except (ValueError, RecursionError) as error:
-        return {}, [f"not JSON ({error})"]
-    if not isinstance(row, dict):
-        return {}, [f"expected an object with 'problem' and 'steps', got {_show(row)}"]
-    return row, list(_problems(row))
-
-
-def _problems(row: JSON) -> Iterator[str]:
-    """Yield what is wrong with an object, each with what was expected."""
-    for key in ("problem", "steps"):
-        if key not in row:
-            yield f"{key!r} is missing; it has {', '.join(map(_show, row)) or 'nothing'}"
-    texts: JSON = {key: row[key] for key in ("problem", "id") if key in row}
-    if row.get("answer") is not None:
-        texts["answer"] = row["answer"]
-    for key, value in texts.items():
-        yield from _text_problems(repr(key), value)
-    if "steps" in row:
-        yield from _steps_problems(row["steps"])
-    if row.get("label") is not None:
-        yield from _label_problems(row["label"], row.get("steps"))
-
-
-def _steps_problems(steps: Any) -> Iterator[str]:
-    if not isinstance(steps, list) or not steps:
-        yield f"'steps' is {_show(steps)}, expected a list of at least one string"
-        return
-    for index, step in enumerate(steps):
-        yield from _text_problems(f"step {index}", step)
-
-
-def _label_problems(label: Any, steps: Any) -> Iterator[str]:
-    last = len(steps) - 1 if isinstance(steps, list) else 0
-    if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label <= last:
-        yield f"'label' is {_show(label)}, expected the index of the first wrong step, -1 to {last}, or null"
-
-
-def _text_problems(name: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, str):
-        yield f"{name} is {_show(value)}, expected a string"
-    elif not value.strip():
-        yield f"{name} is blank, expected text"
-    elif any("\ud800" <= character <= "\udfff" for character in value):
-        yield f"{name} holds half a surrogate pair, expected valid Unicode"
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _item(name: str, row: JSON) -> Item:
-    trace = Trace(name, row["problem"], tuple(row["steps"]), row.get("answer"), problem_cluster(row["problem"]))
-    return Item(SUBSET, trace, Gold(row.get("label")))
+        args = options.args or {}
+        check_names(self.name, "subset", options.subsets, self.subsets)
+        check_names(self.name, "setting", args, ("path",))
+        path = args.get("path")
+        if not isinstance(path, str) or not path:
+            given = f", not {path!r}; quote a name that looks like a number" if "path" in args else ""
+            raise UsageError(f"the task traces needs a file: --task_args path=FILE{given}")
+        content = door.read_bytes(Path(path), door.Source(path, DataError))
+        faults = Faults("line", "traces")
+        items: list[Item] = []
+        for number, text in numbered(content):
+            with faults.row():
+                place = f"{path}:{number}"
+                line = door.parse_json(text, Line, door.Source(place, DataError))
+                name = line.id or f"line-{number}"
+                faults.unique(name, place)
+                trace = Trace(name, line.problem, line.steps, line.answer, problem_cluster(line.problem))
+                items.append(Item(SUBSET, trace, Gold(line.label)))
+        faults.refuse()
+        if not items:
+            raise DataError(f"{path} holds no traces; write one JSON object per line, with 'problem' and 'steps'")
+        origin = Provenance(Path(path).name, sha256=hashlib.sha256(content).hexdigest(), rows=len(items))
+        return TaskData(tuple(items), (origin,))

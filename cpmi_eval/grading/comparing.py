@@ -18,10 +18,23 @@ from functools import lru_cache
 from cpmi_eval.grading.notation import tidy, tokens
 from cpmi_eval.grading.ranges import same_set
 from cpmi_eval.grading.reader import read
+from cpmi_eval.grading.units import UNITS, vocabulary
 from cpmi_eval.grading.values import UndecidableError, UndefinedError, Value, exact, factor, number, same
 
 MAX_CHARS = 300  # of an answer that is evaluated
 
+_OPPOSITES = tuple(
+    tuple(vocabulary(words) for words in group.split("; "))
+    for group in (
+        "more older; less fewer younger",
+        "left; right",
+        "up; down",
+        "above; below",
+        "before; after",
+        "north; south; east; west",
+        r"\vec \overrightarrow; \overline \bar; \overleftrightarrow; \widehat \hat; \angle; \triangle",
+    )
+)
 _PLAIN = re.compile(r"(-?)0*([0-9]*)(?<=[0-9])(?:\.([0-9]*?)0*)?")
 _DECORATION = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\?\$|\\[()\[\]!]|\s+")
 
@@ -60,7 +73,7 @@ def _verdict(a: str, b: str) -> bool | None:
     try:
         if _spelling(a) == _spelling(b):
             return bool(_spelling(a))
-        return _direction(a) * _direction(b) >= 0 and _equal(_form(a), _form(b))
+        return not _contradict(a, b) and _equal(_form(a), _form(b))
     except UndefinedError:
         return False
     except UndecidableError:
@@ -72,10 +85,14 @@ def _spelling(answer: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokens(tidy(answer)))
 
 
-def _direction(answer: str) -> int:
-    """Return 1 for more, -1 for less: words that a unit leaves out."""
-    words = {word.casefold() for word in _spelling(answer)}
-    return bool(words & {"more", "older"}) - bool(words & {"less", "fewer", "younger"})
+def _contradict(a: str, b: str) -> bool:
+    """Return whether two answers say opposite things in words or marks that their values leave out."""
+    one, other = ({word.casefold() for word in _spelling(answer)} for answer in (a, b))
+    return any(
+        group[at] & one and not group[at] & other and any(other & rest for rest in group[:at] + group[at + 1 :])
+        for group in _OPPOSITES
+        for at in range(len(group))
+    )
 
 
 @lru_cache(maxsize=1 << 14)
@@ -100,6 +117,8 @@ def _normal(value: Value) -> Value:
             parts = [inner for part in parts for inner in (part.parts if part.kind == "list" else (part,))]
             if value.kind == "list" and (named := _same_name(parts)):
                 return named
+            if value.name == "or" and all(part.is_constant for part in parts) and _all_same(parts):
+                return parts[0]
         return replace(value, parts=tuple(parts))
     if value.kind == "+" and value.parts[0].kind == "reals" and value.parts[-1].kind == "neg":
         return Value("difference", (value.parts[0], value.parts[-1].parts[0]))
@@ -150,6 +169,9 @@ def _relation(value: Value) -> Value:
         return parts[1] if _name(parts[0]) else replace(value, kind="relation", parts=tuple(parts))
     if set(names) <= {">", ">="}:
         names, parts = [name.replace(">", "<") for name in reversed(names)], parts[::-1]
+    if len(parts) == 2 and parts[0].kind == "abs" and parts[0].parts[0].kind == "symbol" and parts[1].is_constant:
+        symbol, low = parts[0].parts[0], Value("neg", (parts[1],))
+        return Value("relation", (low, symbol, parts[1]), f"{names[0]} {names[0]}")
     return Value("relation", tuple(parts), " ".join(names))
 
 
@@ -188,6 +210,8 @@ def _equal(left: Value, right: Value) -> bool:
         return _equal_sets(left, right)
     if left.kind == right.kind and left.kind in _BY_KIND:
         return _BY_KIND[left.kind](left, right)
+    if "ratio" in (left.kind, right.kind) and len(left.parts if left.kind == "ratio" else right.parts) == 2:
+        left, right = (Value("/", one.parts) if one.kind == "ratio" else one for one in (left, right))
     if "clock" in (left.kind, right.kind):
         return _is_hour(left, right) or _is_hour(right, left)
     return _equal_quantities(left, right)
@@ -196,7 +220,8 @@ def _equal(left: Value, right: Value) -> bool:
 def _is_range(value: Value) -> bool:
     """Whether this is a set of reals; ``(3, 2)`` may be a point, and is a range only beside another."""
     is_interval = value.kind == "tuple" and value.name != "()"
-    return is_interval or value.kind in ("reals", "union", "intersection", "difference", "relation")
+    is_bounds = value.kind == "list" and all(part.kind == "relation" for part in value.parts)
+    return is_interval or is_bounds or value.kind in ("reals", "union", "intersection", "difference", "relation")
 
 
 def _equal_parts(left: Value, right: Value) -> bool:
@@ -297,9 +322,16 @@ def _equal_quantities(left: Value, right: Value) -> bool:
         a, b = (_times(value, unit.scale) for value, unit in ((a, left.unit), (b, right.unit)))
         return left.kind == right.kind and left.unit.agrees(right.unit) and same(a, b)
     if "percent" not in (left.kind, right.kind) or left.kind == right.kind:
-        return same(a, b)
+        return same(a, b) or _equal_angles(left, right) or _equal_angles(right, left)
     share, whole = (b, a) if left.kind == "percent" else (a, b)
     return "quantity" not in (left.kind, right.kind) and (same(a, b) or same(whole, _times(share, Fraction(100))))
+
+
+def _equal_angles(degrees: Value, radians: Value) -> bool:
+    """Compare an angle in degrees with one that is a multiple of pi and names no unit."""
+    if degrees.unit != UNITS["°"] or radians.unit or all(node.name != "pi" for node in radians.walk()):
+        return False
+    return same(_times(degrees.parts[0], Fraction(1, 180)), Value("/", (radians, Value("constant", name="pi"))))
 
 
 def _times(value: Value, scale: Fraction) -> Value:

@@ -193,7 +193,8 @@ _CLAUSE = re.compile(
     re.VERBOSE,
 )
 _LEAD = re.compile(
-    r"(?:(?:that|simply|just|only|exactly|about|approximately|roughly|therefore|thus|indeed|option|choice),?\s+)+",
+    r"(?:(?:that|simply|just|only|exactly|about|approximately|roughly|therefore|thus|indeed|option|choice),?\s+"
+    r"|not\s+\S+,?\s+but\s+)+",
     re.IGNORECASE,
 )
 _CONNECTIVE = re.compile(r"(?:[\s,;]|and|or|\\text\{[^{}]*\})*")

@@ -43,7 +43,7 @@ def _near(a: Any, b: Any) -> bool:
 
 def _is_set(value: Value, bounds: dict[Value, Any]) -> bool:
     """Whether ``value`` is a set of real numbers; its bounds are added to ``bounds``."""
-    if value.kind in ("union", "intersection", "difference") or (value.kind == "list" and value.name == "or"):
+    if value.kind in ("union", "intersection", "difference") or _is_joined(value):
         return all(_is_set(part, bounds) for part in value.parts)
     if value.kind == "relation":
         numbers = [part for part in value.parts if part.kind != "symbol"]
@@ -82,7 +82,13 @@ def _holds(value: Value, place: int, places: Mapping[Value, int]) -> bool:
     found = [_holds(part, place, places) for part in value.parts]
     if value.kind == "difference":
         return found[0] and not found[1]
-    return all(found) if value.kind == "intersection" else any(found)
+    return all(found) if value.kind == "intersection" or value.name == "and" else any(found)
+
+
+def _is_joined(value: Value) -> bool:
+    """Whether these are bounds joined by "and" or sets joined by "or"."""
+    is_bounds = value.name == "and" and all(part.kind == "relation" for part in value.parts)
+    return value.kind == "list" and (value.name == "or" or is_bounds)
 
 
 def _chain(numbers: Sequence[int], names: Sequence[str]) -> bool:

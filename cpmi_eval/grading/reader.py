@@ -31,7 +31,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", 
 _SET_OPERATIONS = {
     r"\cup": "union", r"\cap": "intersection", r"\setminus": "difference", r"\backslash": "difference",
 }  # fmt: skip
-_SEPARATORS = {",": "", ";": "", "and": "", "or": "or", "&": ""} | {
+_SEPARATORS = {",": "", ";": "", "and": "and", "or": "or", "&": ""} | {
     r"\lor": "or", r"\vee": "or", r"\land": "land", r"\wedge": "land",
 }  # fmt: skip
 _GROUPING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
@@ -54,6 +54,10 @@ _EXPONENT = re.compile(r"(\{?)(-?\d)(\}?)(?!\d)")
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))?\s*(?:([ap])\s*\.?\s*m\b\s*\.?)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]+(?:[-'.,/() \s]+[^\W\d_]+)*[.)]*|\([^\W\d_]+\)")
 _PLAIN_WORDS = vocabulary("yes no none true false even odd left right up down dne")
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_DATE = re.compile(
+    rf"(\d\d?)\s*(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTHS})|({_MONTHS})\s+(\d\d?)\s*(?:st|nd|rd|th)?", re.IGNORECASE
+)
 _REALS = re.compile(r"all real(?: number)?s|(?:the )?real numbers", re.IGNORECASE)
 _NOTHING = re.compile(r"no (?:real )?solutions?", re.IGNORECASE)
 
@@ -72,6 +76,8 @@ def read(answer: str) -> Value:
     clock = _CLOCK.fullmatch(text)
     if clock and (clock[2] or clock[3]) and int(clock[1]) < 25:
         return _clock(int(clock[1]), int(clock[2] or 0), clock[3] or "")
+    if date := _DATE.fullmatch(text):
+        return Value("text", name=f"{date[2] or date[3]} {date[1] or date[4]}".casefold())
     if _REALS.fullmatch(text) or _NOTHING.fullmatch(text):
         return Value("reals" if _REALS.fullmatch(text) else "set")
     found = tokens(text)
@@ -394,8 +400,11 @@ class _Reader:
     def exponent(self) -> Value:
         """Read an exponent, or a tower of them: a whole number, or what LaTeX takes for an argument."""
         negative = self.sign()
+        is_group = self.peek() == "{"
         power = self.primary() if self.token().number is not None else self.argument()
         if self.passes("^"):
+            if is_group:
+                raise UndecidableError  # a double superscript, which LaTeX refuses
             self.depth += 1
             power = Value("^", (power, self.exponent()))
             self.depth -= 1

@@ -91,12 +91,13 @@ UNITS = MappingProxyType(_read_table())
 CURRENCIES = frozenset({"$", "€", "£", "₹", "¥", "USD", "EUR", "GBP", "INR", "JPY", "Rs", "US$"})
 LETTERS = frozenset("mgshLNJWV")  # single letters that are units where a number and a space precede them
 ATTACHED = vocabulary("cm km mm kg mg ml mL lb lbs oz ft mph am pm AM PM min sec hrs hr cc st nd rd th")
+_PREFIXED = re.compile(r"([mM])(m|g|s|W|J|N|V|Hz)")
 _NO_UNIT = vocabulary(
     "to plus minus over than remainder mod is are was if where when which because since that not at for with from by "
     "less_than or and r base"
 )
 FILLERS = vocabulary(
-    "of a an the more less fewer times left old older total altogether each in_all remaining away long wide tall high "
+    "of a an the more less fewer left right old older total altogether each in_all remaining away long wide tall high "
     "deep apart only own different ways way about integers integer unit units approximately possible"
 )
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -113,6 +114,9 @@ def _stem(word: str) -> str:
 
 def lookup(word: str) -> Unit | None:
     """Return the unit that a word names in the table, singular or plural."""
+    if found := _PREFIXED.fullmatch(word):  # mm and Mm, mW and MW
+        base = UNITS[found[2].lower()]
+        return Unit(base.dimension, base.scale * (Fraction(1, 1000) if found[1] == "m" else 10**6))
     return UNITS.get(_stem(word))
 
 

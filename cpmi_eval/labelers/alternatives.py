@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
+import numpy as np
+
 from cpmi_eval.grading.reader import words
 from cpmi_eval.labelers.edits import Edit, Form
 
@@ -34,7 +36,6 @@ _CLOSED_SETS = (
         *("july", "august", "september", "october", "november", "december"),
     ),
 )
-_CHOICES = "ABCDE"
 _CHOICE = re.compile(r"[\s(]*(?:\\(?:text[a-z]*|mbox|mathrm)\s*\{)?[\s(]*([A-E])[\s).}]*")
 TEXT = re.compile(r"(\\(?:text[a-z]*|mbox|mathrm)\s*\{)([^{}]*)\}")
 _LETTER_LIST = re.compile(r"[A-H](?:\s*(?:,|\band\b|,\s*and\b)\s*[A-H])+")
@@ -47,12 +48,6 @@ _ENDS_A_TERM = re.compile(r"[\w)}\]!|]$")
 _SEVERAL_TERMS = re.compile(r"(?<=[\w)}])\s*[-+]")
 
 
-def _in_case_of(word: str, like: str) -> str:
-    if like.isupper() and len(like) > 1:
-        return word.upper()
-    return word.capitalize() if like[:1].isupper() else word
-
-
 def other_words(answer: str) -> list[str]:
     """Return the other members of the closed set that a verbal answer belongs to."""
     said = TEXT.sub(r"\2", answer).strip(" .")
@@ -62,7 +57,8 @@ def other_words(answer: str) -> list[str]:
         if said.casefold() in members:
             index = members.index(said.casefold())
             others = members[index + 1 :] + members[:index]
-            return [answer.replace(said, _in_case_of(other, said)) for other in others]
+            in_case = str.upper if said.isupper() else str.capitalize if said[:1].isupper() else str
+            return [answer.replace(said, in_case(other)) for other in others]
     return []
 
 
@@ -80,8 +76,7 @@ def other_choices(answer: str) -> list[str]:
     match = _CHOICE.fullmatch(answer)
     if not match:
         return []
-    others = [letter for letter in _CHOICES if letter != match.group(1)]
-    return [Edit(*match.span(1), letter).apply(answer) for letter in others]
+    return [Edit(*match.span(1), letter).apply(answer) for letter in "ABCDE" if letter != match.group(1)]
 
 
 def other_numerals(answer: str) -> list[str]:
@@ -95,15 +90,7 @@ def other_numerals(answer: str) -> list[str]:
     except ValueError:
         return []
     near = Form.of(str(value)).nearby(Fraction(value))
-    return [f"{sign}{_in_base(int(other), int(base))}{subscript}" for other in near if other > 0]
-
-
-def _in_base(value: int, base: int) -> str:
-    digits = ""
-    while value:
-        value, digit = divmod(value, base)
-        digits = "0123456789ABCDEF"[digit] + digits
-    return digits
+    return [f"{sign}{np.base_repr(int(other), int(base))}{subscript}" for other in near if other > 0]
 
 
 def symbolic(answer: str) -> list[str]:

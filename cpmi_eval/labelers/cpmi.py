@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import yaml
-from numpy.typing import NDArray
 
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers import negatives
+from cpmi_eval.labelers.results import NO_REFERENCE, answered, failed, spent
 from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.types import (
@@ -55,11 +54,8 @@ NORMALIZE = ("target", "answer", "none")
 def contexts(variant: str, base: Text, steps: Sequence[str]) -> Iterator[Text]:
     """Yield the contexts that ``variant`` compares for a trace: n + 1 of them, as texts that share what they can."""
     prefixes = [base]
-    if variant == "marginal":
-        prefixes += [base + step for step in steps]
-    else:
-        for step in steps:
-            prefixes.append(prefixes[-1] + step)
+    for step in steps:
+        prefixes.append((base if variant == "marginal" else prefixes[-1]) + step)
     if variant != "loo":
         yield from prefixes
         return
@@ -86,7 +82,7 @@ class _Plan:
     answers: tuple[str, ...]
     sampled: int
     requests: tuple[ScoreRequest, ...]
-    tokens: Tokens
+    spent: Tokens
 
 
 class CPMI:
@@ -149,10 +145,9 @@ class CPMI:
         self.top_p = settings.number("top_p", top_p, 1e-6, 1.0)
         self.chat = settings.flag("chat", chat)
         self.seed = seed
-        asked: set[Capability] = {"loglikelihood"}
-        if self.sampled:
-            asked.add("generate")
-        self.capabilities: frozenset[Capability] = frozenset(asked)
+        self.capabilities: frozenset[Capability] = frozenset(
+            ("loglikelihood", "generate") if self.sampled else ("loglikelihood",)
+        )
         self.native_threshold: float | None = 0.0
         self.batch_factor = 4 if self.sampled else 1
 
@@ -172,11 +167,11 @@ class CPMI:
             else:
                 yield plan
 
-    def _sample(self, traces: Sequence[Trace], backend: LanguageModel) -> Sequence[Generation | Failure | None]:
-        """Ask the model for wrong results, per trace under its own seed; one Generation or Failure per trace."""
+    def _sample(self, traces: Sequence[Trace], backend: LanguageModel) -> list[Generation | Failure | None]:
+        """Ask the model for wrong results, per trace under its own seed."""
         if not self.sampled:
             return [None] * len(traces)
-        able = [trace for trace in traces if trace.answer is not None]
+        able, _ = answered(traces)
         prompts = [negatives.sampling_prompt(trace.problem, trace.steps, trace.answer or "") for trace in able]
         if self.chat:
             prompts = [backend.chat_prompt(prompt) for prompt in prompts]
@@ -190,23 +185,26 @@ class CPMI:
     ) -> _Plan | TraceFailure:
         """Choose the negatives and lay out the requests."""
         if trace.answer is None:
-            return TraceFailure(trace.id, Failure("no_reference", "no reference answer is known for this problem"))
+            return TraceFailure(trace.id, NO_REFERENCE)
         if isinstance(generation, Failure):
             return TraceFailure(trace.id, generation)
-        spent = generation.tokens if generation else Tokens()
-        preferred = _proposals(generation, trace.answer) if generation else []
+        tokens = generation.tokens if generation else Tokens()
+        proposed = (
+            [negatives.parse_sample(one.text, trace.answer) for one in generation.completions] if generation else []
+        )
+        preferred = [text for text in proposed if text is not None]
         if self.from_file is None:
             rng = derive_rng(self.seed, "rules", trace.id)
             chosen = negatives.pick(trace.answer, self.n_negatives, rng, preferred)
             hint = f"no rule edits the answer {trace.answer!r}; try sampled=8 or negatives_file=FILE"
         else:
-            chosen = self.from_file.get(trace.id, [])
+            chosen = list(self.from_file.get(trace.id, ()))
             hint = "the negatives file has no line for this trace"
         if not chosen:
-            return TraceFailure(trace.id, Failure("no_negatives", hint), spent)
+            return TraceFailure(trace.id, Failure("no_negatives", hint), tokens)
         answers = (trace.answer, *chosen)
         sampled = sum(answer in preferred for answer in chosen)
-        return _Plan(trace, answers, sampled, tuple(self._requests(trace, answers, backend)), spent)
+        return _Plan(trace, answers, sampled, tuple(self._requests(trace, answers, backend)), tokens)
 
     def _requests(self, trace: Trace, answers: Sequence[str], backend: LanguageModel) -> Iterator[ScoreRequest]:
         before, after = self.target
@@ -224,16 +222,15 @@ class CPMI:
 
     def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
         """Turn log-probabilities into rewards; see the module's formulas."""
-        scored = [result for result in results if isinstance(result, LogProb)]
-        tokens = sum((result.tokens for result in scored), plan.tokens)
-        for result in results:
-            if isinstance(result, Failure):
-                return TraceFailure(plan.trace.id, result, tokens)
+        tokens = plan.spent + spent(results)
+        if failure := failed(results):
+            return TraceFailure(plan.trace.id, failure, tokens)
+        scored = [one for one in results if isinstance(one, LogProb)]
         values = [one.total if self.normalize == "none" else one.total / one.n_tokens for one in scored]
         shape = (len(self.templates), len(plan.trace.steps) + 1, len(plan.answers))
         mean = np.array(values).reshape(shape).mean(axis=0)  # [contexts, answers], averaged over templates
         pairs = compared(self.variant, len(plan.trace.steps))
-        terms: NDArray[np.float64] = np.array([mean[with_] - mean[without] for with_, without in pairs])
+        terms = np.array([mean[with_] - mean[without] for with_, without in pairs])
         rewards = terms[:, 0] - self.weight * terms[:, 1:].mean(axis=1)
         details = {
             "answer": plan.answers[0],
@@ -245,27 +242,19 @@ class CPMI:
         return StepScores(plan.trace.id, tuple(rewards.tolist()), tokens, details)
 
 
-def _proposals(generation: Generation, answer: str) -> list[str]:
-    """Return what can be read as an answer out of the sampled texts, in order."""
-    parsed = (negatives.parse_sample(one.text, answer) for one in generation.completions)
-    return [text for text in parsed if text is not None]
-
-
 def read_templates(path: Path) -> tuple[str, ...]:
     """Read prompt templates from a YAML list of strings, each with ``{problem}``.
 
     Raises:
         UsageError: no such file, not YAML, not such a list.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"templates file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"templates file {path} cannot be read: {error}") from error
-    if not isinstance(content, list) or not content:
-        raise UsageError(f"templates file {path} must be a YAML list of strings")
-    for place, template in enumerate(content, 1):
-        if not isinstance(template, str) or "{problem}" not in template:
-            raise UsageError(f"templates file {path}: entry {place} must be a string that holds {{problem}}")
-    return tuple(content)
+    from cpmi_eval.record import door  # not at the top: where models run on a bare machine, msgspec is missing
+
+    file = door.Source(f"templates file {path}", UsageError, "it must be a YAML list of strings with {problem}")
+    templates = door.parse_yaml(door.read_bytes(path, file), tuple[str, ...], file)
+    if not templates:
+        raise file.fault("is empty")
+    for place, template in enumerate(templates, 1):
+        if "{problem}" not in template:
+            raise file.fault(f"has no {{problem}} in entry {place}")
+    return templates

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
+from typing import NamedTuple
 
 _MAX_EDITS = 12
 ENOUGH = 4
@@ -54,8 +55,7 @@ _FACTOR_AFTER = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """Replace ``answer[start:end]`` by ``text``."""
 
     start: int
@@ -63,12 +63,11 @@ class Edit:
     text: str
 
     def apply(self, answer: str) -> str:
-        """Return the answer with this edit made."""
+        """Make this edit."""
         return answer[: self.start] + self.text + answer[self.end :]
 
 
-@dataclass(frozen=True)
-class _Argument:
+class _Argument(NamedTuple):
     """The argument of a LaTeX command: ``start``/``end`` enclose its content; ``bare`` means it has no braces."""
 
     start: int
@@ -106,9 +105,8 @@ class _Editor:
         self.number = _NUMBER_IN_LIST if re.search(r"[(\[{]\s*[-\d.]", answer.replace("{,}", "")) else _NUMBER
         self.signed = ":" not in answer
 
-    def walk(self, start: int, end: int, nonzero: bool = False) -> None:
-        """Collect the edits between ``start`` and ``end``; ``nonzero``: a lone number here is a denominator."""
-        position = start
+    def walk(self, position: int, end: int, nonzero: bool = False) -> None:
+        """Collect the edits from ``position`` to ``end``; ``nonzero``: a lone number here is a denominator."""
         while position < end:
             position = self._step(position, end, nonzero)
 
@@ -154,8 +152,10 @@ class _Editor:
         if not content.isascii() or not content.isdigit():
             self._inner(radicand, nonzero=False)
             return radicand.after
-        edits = [self._replaced(radicand, str(value)) for value in _radicands(int(content))]
-        self.sites.append([*edits, *self._negation(start)])
+        # Squares are left out, since nobody leaves the root of a square standing.
+        near = (int(content) + step for step in (1, -1, 2, -2, 3, -3, 4, -4))
+        found = [value for value in near if value > 1 and math.isqrt(value) ** 2 != value]
+        self.sites.append([*(self._replaced(radicand, str(value)) for value in found), *self._negation(start)])
         return radicand.after
 
     def _script(self, position: int) -> int:
@@ -167,8 +167,8 @@ class _Editor:
         if self.answer[position] == "_":
             return argument.after
         if content.isascii() and content.isdigit():
-            values = (int(content) + step for step in (1, -1, 2, -2))
-            self.exponents.append([self._replaced(argument, str(value)) for value in values if value >= 2])
+            near = (int(content) + step for step in (1, -1, 2, -2))
+            self.exponents.append([self._replaced(argument, str(value)) for value in near if value >= 2])
         else:
             self._inner(argument, nonzero=False)
         return argument.after
@@ -187,7 +187,6 @@ class _Editor:
         return Edit(argument.start, argument.end, f"{{{text}}}" if needs_braces else text)
 
     def _number(self, match: re.Match[str], bare: bool, nonzero: bool) -> None:
-        """Collect the edits of a number, its unary minus included."""
         form = Form.of(match.group())
         minus = None if bare else self._unary_minus(match.start())
         start = match.start() if minus is None else minus
@@ -232,7 +231,7 @@ class _Editor:
         return None
 
     def _begins(self, position: int) -> bool:
-        """Whether a term begins at ``position``: where a minus sign would be unary, or inside braces."""
+        """Whether a term begins here: where a minus sign would be unary, or inside braces."""
         return self._is_open(position) or self.answer[:position].rstrip().endswith("{")
 
     def _negation(self, position: int) -> list[Edit]:
@@ -251,7 +250,7 @@ class _Editor:
 
 @dataclass(frozen=True)
 class Form:
-    """How a number is written, so that another can be written alike."""
+    """How a number is written, so that another can be written alike; ``width`` is that of one with leading zeros."""
 
     value: Fraction
     places: int
@@ -263,15 +262,9 @@ class Form:
     def of(cls, text: str) -> Form:
         """Read off how a number is written."""
         whole, _, decimals = text.partition(".")
-        separator = re.search(r"\D+", whole)
-        digits = re.sub(r"\D", "", whole)
-        return cls(
-            value=Fraction(f"{digits or 0}.{decimals or 0}"),
-            places=len(decimals),
-            separator=separator.group() if separator else "",
-            leading_zero=bool(digits),
-            width=len(digits) if digits[:1] == "0" and len(digits) > 1 else 0,
-        )
+        separator, digits = re.search(r"\D+", whole), re.sub(r"\D", "", whole)
+        value, width = Fraction(f"{digits or 0}.{decimals or 0}"), len(digits) * (digits[:1] == "0" and len(digits) > 1)
+        return cls(value, len(decimals), separator.group() if separator else "", bool(digits), width)
 
     def nearby(self, value: Fraction) -> list[Fraction]:
         """Return the edits of ``value`` that this form can express, nearest first.
@@ -282,8 +275,7 @@ class Form:
         if value.denominator > 1:
             moved += [Fraction(whole) for whole in (math.ceil(value), math.floor(value)) if whole]
         rounded = dict.fromkeys(self._round(near) for near in moved)
-        rounded.pop(value, None)
-        nearest = sorted(rounded, key=lambda near: abs(near - value))
+        nearest = sorted((near for near in rounded if near != value), key=lambda near: abs(near - value))
         same_sign = [near for near in nearest if near * value >= 0]
         opposite = [near for near in nearest if near * value < 0]
         return same_sign + opposite[: max(0, ENOUGH - len(same_sign))]
@@ -322,12 +314,6 @@ def _fractions(over: int, under: int) -> Iterator[tuple[int, int]]:
         near_top, near_bottom = near_top // divisor, near_bottom // divisor
         if near_bottom > 1:
             yield signs[0] * near_top, signs[1] * near_bottom
-
-
-def _radicands(radicand: int) -> list[int]:
-    """Return nearby radicands; squares are left out, since nobody leaves the root of a square standing."""
-    near = (radicand + step for step in (1, -1, 2, -2, 3, -3, 4, -4))
-    return [value for value in near if value > 1 and math.isqrt(value) ** 2 != value]
 
 
 def number_edits(answer: str) -> list[str]:

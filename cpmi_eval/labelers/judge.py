@@ -11,22 +11,34 @@ readable critiques that name it.
 
 summed over the tokens of the two verdicts. The question comes last, so that c_i and c_i+1 share all but their ends.
 
-``steps`` and ``verify`` are the two kinds of generative PRM; see :mod:`cpmi_eval.labelers.step_verdicts`.
+``steps`` follows ThinkPRM (arXiv 2504.16828): one critique goes through the solution and closes its view of each step
+with a verdict in ``\boxed{}``; it may stop at the first wrong step. A step's score is 1 or 0, or with several votes the
+mean over the critiques that can be read.
+
+``verify`` follows GenPRM (arXiv 2504.00891) without its code execution: an analysis of each step is written up to where
+a box opens on its verdict. The score is the probability of the positive verdict there against the negative one,
+
+    p(positive) / (p(positive) + p(negative)),
+
+with several votes the mean over the analyses. A box around something else (the solution's final answer, quoted) is not
+taken for the verdict. An analysis that ends or is cut off before it comes to one is given a box after it, as GenPRM
+does; how many of them is kept in the details (``forced``).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
-from cpmi_eval.labelers.step_verdicts import STEPS_PROMPT, VERIFY_PROMPT, StepCritic, tagged, unparsed
-from cpmi_eval.labelers.verdicts import Unparsed, parse_verdict
+from cpmi_eval.labelers.results import failed, spent
+from cpmi_eval.labelers.verdicts import parse_step_verdicts, parse_verdict, until_verdict
 from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.types import (
@@ -39,12 +51,11 @@ from cpmi_eval.types import (
     Scored,
     ScoreRequest,
     StepScores,
-    Tokens,
     Trace,
     TraceFailure,
 )
 
-CRITIC_PROMPT = r"""Here is a problem and someone's solution to it.
+_SHOWN = """Here is a problem and someone's solution to it.
 The solution is cut into steps. Each stands between tags that carry its index; the first index is 0.
 
 Problem:
@@ -54,12 +65,36 @@ Problem:
 Solution:
 
 {steps}
-
+"""
+_SHOWN_SO_FAR = _SHOWN.replace("and someone's", "and the beginning of someone's").replace(
+    "Solution:", "Solution so far:"
+)
+CRITIC_PROMPT = (
+    _SHOWN
+    + r"""
 Go through the steps in order and check each of them: the mathematics, the logic, and the use of what the problem says.
 As soon as you find a step that is wrong, stop and report its index. If you find none, report -1.
 End your reply with the number you report, and nothing else, in \boxed{}.
 
 """
+)
+STEPS_PROMPT = (
+    _SHOWN
+    + r"""
+Check the steps in order, one by one: the mathematics, the logic, and the use of what the problem says. Close your view
+of each step with its verdict, \boxed{{positive}} or \boxed{{negative}}, and put nothing else into a box.
+Stop after the first step that is wrong.
+
+"""
+)
+VERIFY_PROMPT = (
+    _SHOWN_SO_FAR
+    + r"""
+Is the last step above correct, given the problem and the steps before it? Check it by work of your own first, then end
+with your verdict, \boxed{{positive}} or \boxed{{negative}}, and put nothing else into a box.
+
+"""
+)
 VERDICT_PROMPT = """Problem:
 
 {problem}
@@ -70,7 +105,6 @@ Solution so far:
 
 Is the last step above correct, given the problem and the steps before it? Say {positive} or {negative}.
 Verdict:"""
-MODES = ("generate", "logit", "steps", "verify")
 PROMPTS = {"generate": CRITIC_PROMPT, "logit": VERDICT_PROMPT, "steps": STEPS_PROMPT, "verify": VERIFY_PROMPT}
 ASKS: Mapping[str, frozenset[Capability]] = {
     "generate": frozenset({"generate"}),
@@ -79,37 +113,13 @@ ASKS: Mapping[str, frozenset[Capability]] = {
     "verify": frozenset({"generate", "loglikelihood"}),
 }
 BATCH_FACTOR = {"generate": 16, "logit": 1, "steps": 16, "verify": 4}
+FORCED = "\n\n\\boxed{"
+EXCERPT = 80  # characters from the end of a critique, where its verdict should be
 
 
-@dataclass(frozen=True)
-class _Vote:
-    """One critique, and what was read in it."""
-
-    seed: int
-    completion: Completion
-    verdict: int | Unparsed
-
-    @property
-    def prediction(self) -> int | None:
-        return self.verdict if isinstance(self.verdict, int) else None
-
-    @property
-    def error(self) -> Unparsed | None:
-        return None if isinstance(self.verdict, int) else self.verdict
-
-    def as_sample(self) -> JSON:
-        """Return the critique as a row of rollouts.jsonl."""
-        return {
-            "role": "critic",
-            "step": None,
-            "sample": self.completion.sample,
-            "seed": self.seed,
-            "text": self.completion.text,
-            "finish": self.completion.finish,
-            "n_tokens": self.completion.n_tokens,
-            "prediction": self.prediction,
-            "error": self.error,
-        }
+def tagged(steps: Sequence[str]) -> str:
+    """Return steps between tags with their index, from 0."""
+    return "\n".join(f"<step_{i}>\n{step}\n</step_{i}>" for i, step in enumerate(steps))
 
 
 class Judge:
@@ -154,7 +164,7 @@ class Judge:
                 of mode ``steps`` ``correct|incorrect``.
             seed: of the sampled critiques, together with the trace's id.
         """
-        self.mode = settings.choice("mode", mode, MODES)
+        self.mode = settings.choice("mode", mode, tuple(PROMPTS))
         self.chat = check_chat(chat)
         self.seed = seed
         generates = self.mode != "logit"
@@ -187,15 +197,20 @@ class Judge:
         """Yield one result per trace: the scores, or why there are none."""
         if backend is None:
             raise UsageError("judge needs a model")
-        chat = uses_chat(self.chat, backend)
-        critic = StepCritic(self.template, self.sampling, self.votes, self.verdicts, self.seed)
-        ways = {"generate": self._generate, "logit": self._logit, "steps": critic.steps, "verify": critic.verify}
-        yield from ways[self.mode](traces, backend, chat)
+        ways = {"logit": self._logit, "verify": self._verify}
+        yield from ways.get(self.mode, self._written)(traces, backend, uses_chat(self.chat, backend))
 
-    def _generate(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
-        """Ask for critiques of all traces at once, then read them."""
-        prompts = [_render(self.template, trace.problem, trace.steps, backend, chat) for trace in traces]
-        seeds = [[derive_seed(self.seed, "judge", trace.id, k) for k in range(self.votes)] for trace in traces]
+    def _prompt(self, trace: Trace, n_steps: int, backend: LanguageModel, chat: bool) -> str:
+        """Show the first steps of a trace; in a chat turn without white space around the prompt."""
+        words = {} if self.mode == "generate" else dict(zip(("positive", "negative"), self.verdicts, strict=True))
+        text = fill(self.template, problem=trace.problem, steps=tagged(trace.steps[:n_steps]), **words)
+        return backend.chat_prompt(text.strip()) if chat else text
+
+    def _written(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
+        """Ask for critiques of whole solutions, of all traces at once, then read them."""
+        prompts = [self._prompt(trace, len(trace.steps), backend, chat) for trace in traces]
+        role = "judge" if self.mode == "generate" else "judge-steps"
+        seeds = [[derive_seed(self.seed, role, trace.id, k) for k in range(self.votes)] for trace in traces]
         made = backend.generate(prompts, self.sampling, seeds)
         for trace, own, generation in zip(traces, seeds, made, strict=True):
             if isinstance(generation, Failure):
@@ -204,61 +219,139 @@ class Judge:
                 yield self._count(trace, own, generation, chat)
 
     def _count(self, trace: Trace, seeds: Sequence[int], generation: Generation, chat: bool) -> Scored:
-        """Turn critiques into scores and a prediction."""
-        votes = [
-            _Vote(seeds[one.sample], one, parse_verdict(one.text, len(trace.steps))) for one in generation.completions
-        ]
+        """Turn critiques into scores; of the first wrong step alone, also into a prediction."""
+        written, n = generation.completions, len(trace.steps)
+        votes: list[int | None] = []  # the first wrong step of each, None: not to be read
+        errors: list[str | None] = []
+        verdicts: list[tuple[bool, ...]] = []
+        for one in written:
+            if self.mode == "generate":
+                found: int | str = parse_verdict(one.text, n)
+            else:
+                read = parse_step_verdicts(one.text, n, self.verdicts)
+                found = read if isinstance(read, str) else read.index(False) if False in read else -1
+                verdicts += [] if isinstance(read, str) else [read]
+            votes.append(None if isinstance(found, str) else found)
+            errors.append(found if isinstance(found, str) else None)
+        unparsed = dict(Counter(error for error in errors if error is not None))
         details = {
             "mode": self.mode,
             "chat": chat,
-            "votes": [vote.prediction for vote in votes],
-            "unparsed": dict(Counter(vote.error for vote in votes if vote.error is not None)),
-            "truncated": sum(vote.completion.finish == "length" for vote in votes),
+            "votes": votes,
+            "unparsed": unparsed,
+            "truncated": sum(one.finish == "length" for one in written),
         }
-        samples = tuple(vote.as_sample() for vote in votes)
-        named = Counter(vote.prediction for vote in votes if vote.prediction is not None)
+        samples = tuple(
+            _sample(one, seeds[one.sample], None, {"prediction": vote, "error": error})
+            for one, vote, error in zip(written, votes, errors, strict=True)
+        )
+        named = Counter(vote for vote in votes if vote is not None)
         if not named:
-            errors = [vote.error for vote in votes if vote.error is not None]
-            failure = unparsed([vote.completion for vote in votes], errors, self.sampling.max_new_tokens)
-            return TraceFailure(trace.id, failure, generation.tokens, details, samples)
-        values = tuple(1.0 - named[i] / named.total() for i in range(len(trace.steps)))
+            return TraceFailure(trace.id, self._unparsed(written, unparsed), generation.tokens, details, samples)
+        if self.mode == "steps":
+            values = tuple(sum(column) / len(verdicts) for column in zip(*verdicts, strict=True))
+            return StepScores(trace.id, values, generation.tokens, details, samples=samples)
+        values = tuple(1.0 - named[i] / named.total() for i in range(n))
         majority = max(named, key=named.__getitem__)  # of equals the first inserted, hence the first drawn
         return StepScores(trace.id, values, generation.tokens, details, majority, samples)
 
+    def _unparsed(self, written: Sequence[Completion], errors: Mapping[str, int]) -> Failure:
+        """Say how many critiques could not be read, why, and how the first one ends."""
+        listed = ", ".join(f"{reason} {n}" for reason, n in errors.items())
+        cut = sum(one.finish == "length" for one in written)
+        limit = f"; {cut} cut off at max_new_tokens={self.sampling.max_new_tokens}, which can be raised" if cut else ""
+        text = written[0].text.strip() if written else ""
+        shown = text if len(text) <= EXCERPT else f"...{text[-EXCERPT:]}"
+        what = f"none of {len(written)} critiques has a readable verdict"
+        return Failure("unparsed", f"{what} ({listed}{limit}); the first ends in {shown!r}")
+
     def _logit(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
         """Score both verdicts after every step of all traces at once."""
-        plans = [list(self._requests(trace, backend, chat)) for trace in traces]
-        results = iter(backend.loglikelihood([request for plan in plans for request in plan]))
-        for trace, plan in zip(traces, plans, strict=True):
-            yield self._odds(trace, [next(results) for _ in plan], chat)
+        requests = []
+        for trace in traces:
+            for n in range(1, len(trace.steps) + 1):
+                context = self._prompt(trace, n, backend, chat)
+                space = "" if context[-1:].isspace() else " "
+                requests += [ScoreRequest(context, space + verdict) for verdict in self.verdicts]
+        results = iter(backend.loglikelihood(requests))
+        for trace in traces:
+            own = [next(results) for _ in trace.steps for _ in self.verdicts]
+            if failure := failed(own):
+                yield TraceFailure(trace.id, failure, spent(own))
+                continue
+            positive, negative = (_totals(own[start::2]) for start in (0, 1))
+            details = {"mode": self.mode, "chat": chat, "positive": positive, "negative": negative}
+            values = tuple(yes - no for yes, no in zip(positive, negative, strict=True))
+            yield StepScores(trace.id, values, spent(own), details)
 
-    def _requests(self, trace: Trace, backend: LanguageModel, chat: bool) -> Iterator[ScoreRequest]:
-        """Yield the positive and the negative verdict after each step."""
-        positive, negative = self.verdicts
-        for n in range(1, len(trace.steps) + 1):
-            steps = trace.steps[:n]
-            context = _render(self.template, trace.problem, steps, backend, chat, positive=positive, negative=negative)
-            space = "" if context[-1:].isspace() else " "
-            for verdict in self.verdicts:
-                yield ScoreRequest(context, space + verdict)
+    def _verify(self, traces: Sequence[Trace], backend: LanguageModel, chat: bool) -> Iterator[Scored]:
+        """Have an analysis of every step written, all steps of all traces side by side; score the verdicts after it."""
+        points = [(trace, n) for trace in traces for n in range(len(trace.steps))]
+        prompts = [self._prompt(trace, n + 1, backend, chat) for trace, n in points]
+        seeds = [
+            [derive_seed(self.seed, "judge-verify", trace.id, n, k) for k in range(self.votes)] for trace, n in points
+        ]
+        stop = tuple(f"{{{word}}}" for word in self.verdicts)  # with its brace: "incorrect" ends in "correct"
+        made = backend.generate(prompts, replace(self.sampling, stop=stop), seeds)
+        requests = [list(self._boxes(prompt, one)) for prompt, one in zip(prompts, made, strict=True)]
+        results = iter(backend.loglikelihood([request for own in requests for request in own]))
+        odds = [[next(results) for _ in own] for own in requests]
+        at = 0
+        for trace in traces:
+            here = slice(at, at + len(trace.steps))
+            at += len(trace.steps)
+            yield self._verified(trace, seeds[here], made[here], odds[here], chat)
 
-    def _odds(self, trace: Trace, results: Sequence[LogProb | Failure], chat: bool) -> Scored:
-        """Turn log-probabilities (positive and negative in turn) into log-odds."""
-        scored = [result for result in results if isinstance(result, LogProb)]
-        tokens = sum((result.tokens for result in scored), Tokens())
-        for result in results:
-            if isinstance(result, Failure):
-                return TraceFailure(trace.id, result, tokens)
-        positive, negative = ([one.total for one in scored[start::2]] for start in (0, 1))
-        details = {"mode": self.mode, "chat": chat, "positive": positive, "negative": negative}
-        values = tuple(yes - no for yes, no in zip(positive, negative, strict=True))
-        return StepScores(trace.id, values, tokens, details)
+    def _boxes(self, prompt: str, generation: Generation | Failure) -> Iterator[ScoreRequest]:
+        """Yield both verdicts in the box of each analysis."""
+        if isinstance(generation, Generation):
+            for one in generation.completions:
+                end = until_verdict(one.text, self.verdicts) or one.text.rstrip() + FORCED
+                for word in self.verdicts:
+                    yield ScoreRequest(prompt + end, word)
+
+    def _verified(
+        self,
+        trace: Trace,
+        seeds: Sequence[Sequence[int]],
+        made: Sequence[Generation | Failure],
+        odds: Sequence[Sequence[LogProb | Failure]],
+        chat: bool,
+    ) -> Scored:
+        """Turn the log-probabilities after the analyses of each step (positive and negative in turn) into scores."""
+        every = [*made, *(one for own in odds for one in own)]
+        if failure := failed(every):
+            return TraceFailure(trace.id, failure, spent(every), {"mode": self.mode, "chat": chat})
+        votes: list[list[float]] = []
+        samples: list[JSON] = []
+        for step, (generation, own) in enumerate(zip(made, odds, strict=True)):
+            totals = _totals(own)
+            # the softmax's first entry of two log-probabilities
+            odd = [math.exp(min(no - yes, 700.0)) for yes, no in zip(totals[::2], totals[1::2], strict=True)]
+            votes.append([1.0 / (1.0 + one) for one in odd])
+            written = generation.completions if isinstance(generation, Generation) else ()
+            for one, score in zip(written, votes[-1], strict=True):
+                forced = until_verdict(one.text, self.verdicts) is None
+                samples.append(_sample(one, seeds[step][one.sample], step, {"score": score, "forced": forced}))
+        details = {
+            "mode": self.mode,
+            "chat": chat,
+            "votes": votes,
+            "forced": sum(one["forced"] for one in samples),
+            "truncated": sum(one["finish"] == "length" for one in samples),
+        }
+        values = tuple(sum(own) / len(own) for own in votes)
+        return StepScores(trace.id, values, spent(every), details, samples=tuple(samples))
 
 
-def _render(template: str, problem: str, steps: Sequence[str], backend: LanguageModel, chat: bool, **words: str) -> str:
-    """Fill a prompt; in a chat turn without the white space around it."""
-    text = fill(template, problem=problem, steps=tagged(steps), **words)
-    return backend.chat_prompt(text.strip()) if chat else text
+def _totals(results: Sequence[LogProb | Failure]) -> list[float]:
+    return [one.total for one in results if isinstance(one, LogProb)]
+
+
+def _sample(one: Completion, seed: int, step: int | None, more: Mapping[str, Any]) -> JSON:
+    """Return a critique as a row of rollouts.jsonl; ``step`` is the index of the step that it is about."""
+    text = {"text": one.text, "finish": one.finish, "n_tokens": one.n_tokens}
+    return {"role": "critic", "step": step, "sample": one.sample, "seed": seed, **text, **more}
 
 
 def _verdict_pair(text: object) -> tuple[str, str]:

@@ -7,6 +7,7 @@ two kinds of label are each brought to (0, 1) over all traces of the run: by a r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.labelers.normalize import NORMALIZE
-from cpmi_eval.labelers.rollouts import Drawn, summary
+from cpmi_eval.labelers.results import answered
+from cpmi_eval.labelers.rollouts import Drawn, counts
 from cpmi_eval.protocols import Capability, LanguageModel
-from cpmi_eval.types import JSON, Failure, Scored, StepScores, Trace, TraceFailure
+from cpmi_eval.types import JSON, Failure, Scored, Trace, TraceFailure
 
 
 class CPMIMerge:
@@ -55,7 +57,7 @@ class CPMIMerge:
 
     def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace with both kinds of label as they are; :meth:`finish` brings them together."""
-        able = [trace for trace in traces if trace.answer is not None]
+        able, _ = answered(traces)
         first = {trace.id: drawn for trace, drawn in zip(able, self.mc.first_step(able, backend), strict=True)}
         for result in self.cpmi.score(traces, backend):
             yield self._merged(result, first[result.trace_id]) if result.trace_id in first else result
@@ -65,12 +67,13 @@ class CPMIMerge:
         if isinstance(first, Failure):
             return TraceFailure(result.trace_id, first, result.tokens, result.details)
         tokens = result.tokens + first.tokens
-        samples = tuple(rollout.as_sample() for rollout in first.rollouts)
         if isinstance(result, TraceFailure):
-            return TraceFailure(result.trace_id, result.failure, tokens, result.details, samples)
+            return replace(result, tokens=tokens, samples=first.samples)
         label = self.mc.value(first)
-        details = {**result.details, "cpmi": list(result.values), "mc_first": label, **summary([first])}
-        return StepScores(result.trace_id, (label, *result.values[1:]), tokens, details, samples=samples)
+        details = {**result.details, "cpmi": list(result.values), "mc_first": label, **counts([first])}
+        return replace(
+            result, values=(label, *result.values[1:]), tokens=tokens, details=details, samples=first.samples
+        )
 
     def finish(self, rows: Sequence[JSON]) -> list[list[float] | None]:
         """Return final scores: each kind of label on (0, 1) over all scored rows."""

@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Literal
 
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
-from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, Source, summary
+from cpmi_eval.labelers.results import answered, failed
+from cpmi_eval.labelers.rollouts import Drawn, Draws, Point, RolloutSettings, scored
 from cpmi_eval.protocols import Capability, LanguageModel
-from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+from cpmi_eval.types import Failure, Scored, Trace
 
 LABELS = ("soft", "hard")
 SCHEDULES = ("full", "adaptive", "binary")
 ASSUMPTION = "after the first prefix without a success no later prefix has one"
-NO_REFERENCE = Failure("no_reference", "no reference answer is known for this problem")
 
 
 class MonteCarlo:
@@ -36,14 +36,7 @@ class MonteCarlo:
     passes_on: ClassVar[type] = RolloutSettings
     batch_factor: ClassVar[int] = 4
 
-    def __init__(
-        self,
-        n: int = 8,
-        label: str = "soft",
-        schedule: str = "full",
-        seed: int = 0,
-        **drawing: Any,
-    ) -> None:
+    def __init__(self, n: int = 8, label: str = "soft", schedule: str = "full", seed: int = 0, **drawing: Any) -> None:
         """Check the settings.
 
         Args:
@@ -59,27 +52,28 @@ class MonteCarlo:
         self.schedule = settings.choice("schedule", schedule, SCHEDULES)
         if self.label == "soft" and self.schedule != "full":
             raise UsageError(f"schedule={schedule} is for label=hard: a share of successes needs all {n} rollouts")
-        self.source: Source = how.source(seed, "policy")
+        self.source: Draws = how.source(seed, "policy")
         self.capabilities: frozenset[Capability] = frozenset(() if how.rollouts is not None else {"generate"})
         # Its own decision: a step is wrong if no rollout succeeds. A soft label is then 0, else at least 1/n.
         self.native_threshold: float | None = 0.5 if self.label == "hard" else 0.5 / self.n
 
     def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:
         """Yield one result per trace: the labels, or why there are none."""
-        able = [trace for trace in traces if trace.answer is not None]
-        yield from (TraceFailure(trace.id, NO_REFERENCE) for trace in traces if trace.answer is None)
+        able, without = answered(traces)
+        yield from without
         if self.schedule == "binary":
             yield from self._binary(able, backend)
             return
-        points = [Point(trace, i) for trace in able for i in range(1, len(trace.steps) + 1)]
-        drawn = iter(self.source.draw(points, self.n, backend, until_success=self.schedule == "adaptive"))
+        drawn = iter(self._draw([Point(trace, i) for trace in able for i in range(1, len(trace.steps) + 1)], backend))
         for trace in able:
-            yield self._labelled(trace, dict(enumerate((next(drawn) for _ in trace.steps), 1)))
+            yield self._labelled(trace, {i: next(drawn) for i in range(1, len(trace.steps) + 1)})
 
     def first_step(self, traces: Sequence[Trace], backend: LanguageModel | None) -> list[Drawn | Failure]:
         """Return the rollouts from the first step of each trace (which must have a reference answer)."""
-        points = [Point(trace, 1) for trace in traces]
-        return self.source.draw(points, self.n, backend, until_success=self.schedule == "adaptive")
+        return self._draw([Point(trace, 1) for trace in traces], backend)
+
+    def _draw(self, points: Sequence[Point], backend: LanguageModel | None) -> list[Drawn | Failure]:
+        return self.source.draw(points, self.n, backend, until_success=self.schedule != "full")
 
     def value(self, drawn: Drawn) -> float:
         """Return the label that rollouts make."""
@@ -91,10 +85,10 @@ class MonteCarlo:
         bad = [len(trace.steps) + 1 for trace in traces]  # the least prefix known or assumed to fail
         drawn: list[dict[int, Drawn | Failure]] = [{} for _ in traces]
         open_ = list(range(len(traces)))
-        while open_ := [t for t in open_ if bad[t] - good[t] > 1 and not _failed(drawn[t])]:
+        while open_ := [t for t in open_ if bad[t] - good[t] > 1 and not failed(drawn[t].values())]:
             middle = {t: (good[t] + bad[t]) // 2 for t in open_}
             points = [Point(traces[t], middle[t]) for t in open_]
-            for t, result in zip(open_, self.source.draw(points, self.n, backend, until_success=True), strict=True):
+            for t, result in zip(open_, self._draw(points, backend), strict=True):
                 drawn[t][middle[t]] = result
                 if isinstance(result, Drawn) and result.successes:
                     good[t] = middle[t]
@@ -106,27 +100,16 @@ class MonteCarlo:
     def _labelled(self, trace: Trace, drawn: Mapping[int, Drawn | Failure], first_bad: int | None = None) -> Scored:
         """Turn the rollouts of a trace's prefixes into labels; ``first_bad`` is what a search has found."""
         made = {i: one for i, one in drawn.items() if isinstance(one, Drawn)}
-        tokens = sum((one.tokens for one in made.values()), Tokens())
-        samples = tuple(rollout.as_sample() for i in sorted(made) for rollout in made[i].rollouts)
         steps = range(1, len(trace.steps) + 1)
-        details: dict[str, Any] = {
+        details = {
             "label": self.label,
             "schedule": self.schedule,
             "successes": [made[i].successes if i in made else None for i in steps],
             "draws": [len(made[i].rollouts) if i in made else 0 for i in steps],
-            **summary(list(made.values())),
+            **({} if first_bad is None else {"assumption": ASSUMPTION}),
         }
-        if first_bad is not None:
-            details["assumption"] = ASSUMPTION
-        failure = _failed(drawn)
-        if failure is not None:
-            return TraceFailure(trace.id, failure, tokens, details, samples)
-        if first_bad is None:
-            values = tuple(self.value(made[i]) for i in steps)
-        else:
-            values = tuple(float(i < first_bad) for i in steps)
-        return StepScores(trace.id, values, tokens, details, samples=samples)
 
+        def values() -> list[float]:
+            return [self.value(made[i]) if first_bad is None else float(i < first_bad) for i in steps]
 
-def _failed(drawn: Mapping[int, Drawn | Failure]) -> Failure | None:
-    return next((one for one in drawn.values() if isinstance(one, Failure)), None)
+        return scored(trace, [drawn[i] for i in sorted(drawn)], details, values)

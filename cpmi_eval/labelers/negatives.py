@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cpmi_eval.grading.reader import words
 from cpmi_eval.labelers import alternatives, edits
 
 MAX_CHARS = 64
-_BOUNDS = re.compile(r"([(\[])\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*([)\]])")
+_BOUNDS = re.compile(r"([(\[])\s*(-?\d+\.?\d*|-?\.\d+)\s*,\s*(-?\d+\.?\d*|-?\.\d+)\s*([)\]])", re.ASCII)
 
 
 def rule_based(answer: str) -> list[str]:
@@ -32,7 +31,6 @@ def rule_based(answer: str) -> list[str]:
 
 
 def _candidates(answer: str) -> list[str]:
-    """Return edits of ``answer`` that need not differ from it, or from one another, in value."""
     if len(answer) > MAX_COMPARED:
         return []
     for special in (alternatives.other_choices, alternatives.other_words, alternatives.other_numerals):
@@ -53,18 +51,10 @@ def _is_backwards(answer: str) -> bool:
     """Whether an interval in ``answer`` ends before it begins; a pair in round brackets may be a point."""
     bounds = list(_BOUNDS.finditer(re.sub(r"\\(?:left|right)(?![A-Za-z])", "", answer)))
     is_interval = "\\cup" in answer or any("".join(bound.group(1, 4)) != "()" for bound in bounds)
-    return is_interval and any(_as_float(bound.group(2)) >= _as_float(bound.group(3)) for bound in bounds)
-
-
-def _as_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return is_interval and any(float(bound.group(2)) >= float(bound.group(3)) for bound in bounds)
 
 
 def _distinct(candidates: Iterable[str], answer: str, taken: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the candidates that differ in value from ``answer``, from those ``taken`` and from one another."""
     kept = [answer, *taken]
     for candidate in candidates:
         if not any(verdict(candidate, other) is True for other in kept):
@@ -129,7 +119,7 @@ def parse_sample(text: str, answer: str) -> str | None:
 
 
 def _proposal(line: str) -> str:
-    """Take the answer out of one line: after a label, without a bullet; of a sentence, its first formula."""
+    """Take the answer out of a line: after a label, without a bullet; of a sentence, its first formula."""
     line = clean(_BULLET.sub("", _ANSWER_LABEL.sub("", line), count=1)).strip("\"'“”`* ")
     formula = _MATH.search(line)
     if formula and words(line[: formula.start()].strip()) is not None:
@@ -140,37 +130,28 @@ def _proposal(line: str) -> str:
 # --- negatives from a file --------------------------------------------------------------------------------------
 
 
-def read_file(path: Path) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    negatives: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.negatives or not all(map(str.strip, self.negatives)):
+            raise ValueError("negatives: expected at least one text, and none that is blank")
+
+
+def read_file(path: Path) -> dict[str, tuple[str, ...]]:
     """Read negatives by trace id from JSON lines: ``{"id": "...", "negatives": ["...", ...]}``.
 
     Raises:
         UsageError: the file is missing or not UTF-8, or a line is malformed or repeats an id.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read negatives from {path}: {error.strerror or error}") from error
-    found: dict[str, list[str]] = {}
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if line.strip():
-            identifier, negatives = _parse_row(line, f"{path}:{number}")
-            if identifier in found:
-                raise UsageError(f"{path}:{number}: id {identifier!r} occurs twice; give its negatives in one line")
-            found[identifier] = negatives
+    from cpmi_eval.record import door  # not at the top: where models run on a bare machine, msgspec is missing
+
+    file = door.Source(str(path), UsageError, 'a line is {"id": "...", "negatives": ["...", ...]}')
+    found: dict[str, tuple[str, ...]] = {}
+    for row in door.read_lines(path, _Row, file):
+        if row.id in found:
+            raise file.fault(f"has the id {row.id!r} twice; give its negatives in one line")
+        found[row.id] = row.negatives
     return found
-
-
-def _parse_row(line: bytes, place: str) -> tuple[str, list[str]]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{place}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place}: not a JSON object ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-        raise UsageError(f'{place}: expected an object with a string "id"')
-    negatives = row.get("negatives")
-    is_valid = isinstance(negatives, list) and all(isinstance(text, str) and text.strip() for text in negatives)
-    if not is_valid or not negatives:
-        raise UsageError(f'{place}: "negatives" must be a non-empty list of non-blank strings')
-    return row["id"], negatives

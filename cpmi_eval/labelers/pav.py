@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 from cpmi_eval import settings
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import UsageError
-from cpmi_eval.labelers.monte_carlo import NO_REFERENCE
-from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, summary
+from cpmi_eval.labelers.results import answered, failed
+from cpmi_eval.labelers.rollouts import Drawn, Point, RolloutSettings, scored
 from cpmi_eval.protocols import Capability, LanguageModel
-from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+from cpmi_eval.types import Failure, Scored, Trace
 
 POSITIVE = 1e-9  # rewards are sums of fractions; rounding is far below this, any true reward far above
 
@@ -78,8 +78,8 @@ class PAV:
         """Yield one result per trace: the rewards, or why there are none."""
         if self.prover is not None and self._prover is None:
             self.load(backend)
-        able = [trace for trace in traces if trace.answer is not None]
-        yield from (TraceFailure(trace.id, NO_REFERENCE) for trace in traces if trace.answer is None)
+        able, without = answered(traces)
+        yield from without
         policy = [Point(trace, i) for trace in able for i in range(1, len(trace.steps) + 1)]
         prover = [Point(trace, i) for trace in able for i in range(len(trace.steps) + 1)]
         values = iter(self.policy_source.draw(policy, self.n, backend))
@@ -89,16 +89,12 @@ class PAV:
             yield self._rewarded(trace, own, provers)
 
     def _rewarded(self, trace: Trace, policy: Sequence[Drawn | Failure], prover: Sequence[Drawn | Failure]) -> Scored:
-        made = [one for one in (*policy, *prover) if isinstance(one, Drawn)]
-        tokens = sum((one.tokens for one in made), Tokens())
-        samples = tuple(rollout.as_sample() for one in made for rollout in one.rollouts)
-        failure = next((one for one in (*policy, *prover) if isinstance(one, Failure)), None)
-        if failure is not None:
-            return TraceFailure(trace.id, failure, tokens, summary(made), samples)
         value, progress = ([one.share for one in part if isinstance(one, Drawn)] for part in (policy, prover))
-        details = {"policy_values": value, "prover_values": progress, **summary(made)}
-        rewards = tuple(
-            own + self.alpha * (after - before)
-            for own, before, after in zip(value, progress[:-1], progress[1:], strict=True)
-        )
-        return StepScores(trace.id, rewards, tokens, details, samples=samples)
+
+        def rewards() -> list[float]:
+            steps = zip(value, progress[:-1], progress[1:], strict=True)
+            return [own + self.alpha * (after - before) for own, before, after in steps]
+
+        every = [*policy, *prover]
+        details = {} if failed(every) else {"policy_values": value, "prover_values": progress}
+        return scored(trace, every, details, rewards)

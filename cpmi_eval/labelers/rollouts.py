@@ -6,9 +6,8 @@ so that it is the same, up to rounding, whatever else is drawn beside it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +15,10 @@ from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers.grading import Grade, grade
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
+from cpmi_eval.labelers.results import failed, spent
 from cpmi_eval.protocols import LanguageModel
 from cpmi_eval.seeding import derive_seed
-from cpmi_eval.types import JSON, Completion, Failure, Sampling, Tokens, Trace
+from cpmi_eval.types import JSON, Completion, Failure, Sampling, Scored, StepScores, Tokens, Trace, TraceFailure
 
 CHAT_PROMPT = (
     "{problem}\n\nSolve this step by step, with a blank line after every step. Put the final answer into \\boxed{}."
@@ -37,7 +37,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One graded completion of a point."""
+    """One graded completion of a point, as a row of rollouts.jsonl holds it (which adds the trace's id).
+
+    ``answer``, ``correct`` and ``error`` are those of :class:`cpmi_eval.labelers.grading.Grade`.
+    """
 
     role: str
     step: int
@@ -46,12 +49,9 @@ class Rollout:
     text: str
     finish: str
     n_tokens: int
-    grade: Grade
-
-    def as_sample(self) -> JSON:
-        """Return it as a row of rollouts.jsonl."""
-        own = {key: getattr(self, key) for key in ("role", "step", "sample", "seed", "text", "finish", "n_tokens")}
-        return {**own, "answer": self.grade.answer, "correct": self.grade.correct, "error": self.grade.error}
+    answer: str | None
+    correct: bool | None
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,43 @@ class Drawn:
     @property
     def successes(self) -> int:
         """How many reached the reference answer."""
-        return sum(one.grade.correct is True for one in self.rollouts)
+        return sum(one.correct is True for one in self.rollouts)
 
     @property
     def share(self) -> float:
         """The share that did: Q of the point."""
         return self.successes / len(self.rollouts)
 
+    @property
+    def samples(self) -> tuple[JSON, ...]:
+        """The rollouts as rows of rollouts.jsonl."""
+        return tuple(map(asdict, self.rollouts))
 
-class Source(Protocol):
+
+def counts(drawn: Sequence[Drawn]) -> JSON:
+    """Return counts over rollouts that a reader of a row should see: cut off, without an answer, undecidable."""
+    every = [one for part in drawn for one in part.rollouts]
+    return {
+        "rollouts": len(every),
+        "truncated": sum(one.finish == "length" for one in every),
+        "unanswered": sum(one.answer is None for one in every),
+        "unchecked": sum(one.error is not None for one in every),
+    }
+
+
+def scored(
+    trace: Trace, drawn: Sequence[Drawn | Failure], details: JSON, values: Callable[[], Iterable[float]]
+) -> Scored:
+    """Return the result that a trace's rollouts make; ``values`` is called if none of them failed."""
+    made = [one for one in drawn if isinstance(one, Drawn)]
+    details, samples = {**details, **counts(made)}, tuple(sample for one in made for sample in one.samples)
+    failure = failed(drawn)
+    if failure is not None:
+        return TraceFailure(trace.id, failure, spent(made), details, samples)
+    return StepScores(trace.id, tuple(values()), spent(made), details, samples=samples)
+
+
+class Draws(Protocol):
     """Where rollouts come from."""
 
     def draw(
@@ -111,7 +139,7 @@ class RolloutSettings:
     stop: str | None = None
     rollouts: str | None = None
 
-    def source(self, seed: int, role: str) -> Source:
+    def source(self, seed: int, role: str) -> Draws:
         """Check the settings and return what draws rollouts (from the file ``rollouts`` if there is one).
 
         Raises:
@@ -119,8 +147,7 @@ class RolloutSettings:
         """
         if self.rollouts is not None:
             changed = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
-            idle = [name for name in changed if name != "rollouts"]
-            if idle:
+            if idle := [name for name in changed if name != "rollouts"]:
                 raise UsageError(f"rollouts=FILE draws nothing, so {' and '.join(idle)} would do nothing")
             return RecordedRollouts(Path(str(self.rollouts)), role)
         prompt = None if self.prompt is None else read_prompt(Path(str(self.prompt)), ("problem",))
@@ -158,34 +185,33 @@ class SampledRollouts:
         stop = (() if chat else PLAIN_STOP) if self.stop is None and self.prompt is None else self.stop or ()
         sampling = replace(self.sampling, stop=stop)
         prompts = [self._text(point, backend, chat) for point in points]
-        seeds = [[self._seed(point, sample) for sample in range(n)] for point in points]
+        seeds = [
+            [derive_seed(self.seed, self.role, point.trace.id, point.steps, sample) for sample in range(n)]
+            for point in points
+        ]
         grades: dict[tuple[int, int], Grade] = {}
 
+        def graded(place: int, made: Completion) -> Grade:
+            if (place, made.sample) not in grades:
+                trace, given = points[place].trace, points[place].trace.steps[: points[place].steps]
+                grades[place, made.sample] = grade(trace.answer or "", given, made.text, made.finish == "stop")
+            return grades[place, made.sample]
+
         def succeeded(place: int, made: Completion) -> bool:
-            grades[place, made.sample] = _graded(points[place], made)
-            return grades[place, made.sample].correct is True
+            return graded(place, made).correct is True
+
+        def rollout(place: int, made: Completion) -> Rollout:
+            own = (made.sample, seeds[place][made.sample], made.text, made.finish, made.n_tokens)
+            found = graded(place, made)
+            return Rollout(self.role, points[place].steps, *own, found.answer, found.correct, found.error)
 
         generated = backend.generate(prompts, sampling, seeds, succeeded if until_success else None)
-        results: list[Drawn | Failure] = []
-        for place, (point, made) in enumerate(zip(points, generated, strict=True)):
-            if isinstance(made, Failure):
-                results.append(made)
-                continue
-            rollouts = [
-                Rollout(
-                    self.role,
-                    point.steps,
-                    one.sample,
-                    seeds[place][one.sample],
-                    one.text,
-                    one.finish,
-                    one.n_tokens,
-                    grades.get((place, one.sample)) or _graded(point, one),
-                )
-                for one in made.completions
-            ]
-            results.append(Drawn(tuple(rollouts), made.tokens))
-        return results
+        return [
+            made
+            if isinstance(made, Failure)
+            else Drawn(tuple(rollout(place, one) for one in made.completions), made.tokens)
+            for place, made in enumerate(generated)
+        ]
 
     def _text(self, point: Point, backend: LanguageModel, chat: bool) -> str:
         template = self.prompt or (CHAT_PROMPT if chat else PLAIN_PROMPT)
@@ -193,44 +219,26 @@ class SampledRollouts:
         start = backend.chat_prompt(asked.strip()) if chat else asked
         return start + "".join(step + self.separator for step in point.trace.steps[: point.steps])
 
-    def _seed(self, point: Point, sample: int) -> int:
-        return derive_seed(self.seed, self.role, point.trace.id, point.steps, sample)
 
-
-def _graded(point: Point, made: Completion) -> Grade:
-    return grade(point.trace.answer or "", point.trace.steps[: point.steps], made.text, made.finish == "stop")
-
-
-@dataclass
 class RecordedRollouts:
-    """Reads the rollouts of an earlier run (``--log_samples``) instead of drawing any; needs no model."""
+    """Takes the rollouts of an earlier run (``--log_samples``) instead of drawing any; needs no model."""
 
-    path: Path
-    role: str
-    _kept: Mapping[tuple[str, int], Mapping[int, Rollout]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path, role: str) -> None:
         """Read the file.
 
         Raises:
             UsageError: it is missing, or a line is no rollout.
         """
-        kept: dict[tuple[str, int], dict[int, Rollout]] = {}
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except OSError as error:
-            raise UsageError(f"cannot read rollouts from {self.path}: {error.strerror or error}") from error
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                if row["role"] != self.role:
-                    continue
-                own = {key: row[key] for key in ("role", "step", "sample", "seed", "text", "finish", "n_tokens")}
-                rollout = Rollout(**own, grade=Grade(row["answer"], row["correct"], row["error"]))
-                kept.setdefault((row["id"], rollout.step), {})[rollout.sample] = rollout
-            except (ValueError, KeyError, TypeError) as error:
-                raise UsageError(f"{self.path}:{number}: not a rollout of --log_samples ({error!r})") from error
-        self._kept = kept
+        from cpmi_eval.record import door  # not at the top: where models run on a bare machine, msgspec is missing
+
+        self.path, self.role = path, role
+        self.kept: dict[tuple[str, int], dict[int, Rollout]] = {}
+        file = door.Source(str(path), UsageError, "it must hold the rollouts of a run with --log_samples")
+        for number, row in enumerate(door.read_lines(path, JSON, file), 1):
+            if row.get("role", role) == role:
+                one = door.convert(row, Rollout, file.line(number))
+                trace = door.convert(row.get("id"), str, file.line(number))
+                self.kept.setdefault((trace, one.step), {})[one.sample] = one
 
     def draw(
         self, points: Sequence[Point], n: int, backend: LanguageModel | None, until_success: bool = False
@@ -239,23 +247,12 @@ class RecordedRollouts:
         return [self._one(point, n, until_success) for point in points]
 
     def _one(self, point: Point, n: int, until_success: bool) -> Drawn | Failure:
-        recorded = self._kept.get((point.trace.id, point.steps), {})
+        recorded = self.kept.get((point.trace.id, point.steps), {})
         found = [recorded[sample] for sample in range(n) if sample in recorded]
-        if len(found) == n or (until_success and any(one.grade.correct for one in found)):
+        if len(found) == n or (until_success and any(one.correct for one in found)):
             return Drawn(tuple(found))
         return Failure(
             "missing_rollouts",
             f"{self.path} has {len(found)} of {n} {self.role} rollouts after step {point.steps}; "
             "draw them anew, or ask for fewer",
         )
-
-
-def summary(drawn: Sequence[Drawn]) -> JSON:
-    """Return counts over rollouts that a reader of a row should see: cut off, without an answer, undecidable."""
-    every = [one for part in drawn for one in part.rollouts]
-    return {
-        "rollouts": len(every),
-        "truncated": sum(one.finish == "length" for one in every),
-        "unanswered": sum(one.grade.answer is None for one in every),
-        "unchecked": sum(one.grade.error is not None for one in every),
-    }

@@ -15,13 +15,12 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.api.utils import Message
 
 from cpmi_eval.errors import UnknownNameError
-from cpmi_eval.labelers.judge import CRITIC_PROMPT
+from cpmi_eval.labelers.judge import CRITIC_PROMPT, tagged
 from cpmi_eval.labelers.prompts import fill
-from cpmi_eval.labelers.step_verdicts import tagged
 from cpmi_eval.labelers.verdicts import parse_verdict
 from cpmi_eval.metrics.first_error import compute
 from cpmi_eval.metrics.outcome import Outcome
-from cpmi_eval.tasks.processbench import SUBSETS, _read_subsets
+from cpmi_eval.tasks.processbench import SUBSETS, read_subsets
 from cpmi_eval.types import Gold
 
 Decision: TypeAlias = "tuple[int, int | None]"  # annotated first error, predicted one
@@ -61,8 +60,10 @@ def load(subset: str, data_dir: str | None = None, **_: Any) -> dict[str, Any]:
     if subset not in SUBSETS:
         raise UnknownNameError("subset", subset, SUBSETS)
     folder = data_dir or os.environ.get(DATA_DIR)
-    rows, _origin = _read_subsets((subset,), Path(folder) if folder else None)
-    columns = [{"id": row.id, "problem": row.problem, "steps": list(row.steps), "label": row.label} for row in rows]
+    rows, _origin = read_subsets((subset,), Path(folder) if folder else None)
+    columns = [
+        {"id": row.id, "problem": row.problem, "steps": list(row.steps), "label": row.label} for row in rows[subset]
+    ]
     return {"test": Dataset.from_list(columns)}
 
 

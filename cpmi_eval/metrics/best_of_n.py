@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cpmi_eval import settings
 from cpmi_eval.metrics.areas import Area
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
+from cpmi_eval.metrics.spec import MetricSpec, describes
 from cpmi_eval.seeding import derive_seed
 
 Scores: TypeAlias = tuple[float, ...]
@@ -90,6 +91,13 @@ class BestOfN:
         return {**result, "outcome_auc": self.area.resampled(weights)}
 
 
+@describes(
+    MetricSpec("pass@*", needs_scorer=False),
+    MetricSpec("maj@*", needs_scorer=False),
+    MetricSpec("bon@*", headline=True),
+    MetricSpec("outcome_auc", "AUC", "outcome AUC", "ROC AUC of solutions", unit="fraction", ranks=True),
+    MetricSpec("outcome_auc_*", unit="fraction", ranks=True),
+)
 def compute(outcomes: Sequence[Outcome]) -> BestOfN | dict[str, Metric]:
     """Return the accuracies of selection by N, with ``n`` the number of problems that have N candidates.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
+from cpmi_eval.metrics.spec import MetricSpec, describes
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -46,6 +47,25 @@ class FirstError:
         return {"f1": f1, "acc_error": error, "acc_correct": clean}
 
 
+@describes(
+    MetricSpec("f1", "F1", "F1", "F1 (harmonic mean of acc_error and acc_correct)", headline=True, decides=True),
+    MetricSpec(
+        "acc_error",
+        "acc err.",
+        "accuracy, erroneous",
+        "First error found, of erroneous traces",
+        part_of="f1",
+        decides=True,
+    ),
+    MetricSpec(
+        "acc_correct",
+        "acc corr.",
+        "accuracy, correct",
+        "No error claimed, of correct traces",
+        part_of="f1",
+        decides=True,
+    ),
+)
 def compute(outcomes: Sequence[Outcome]) -> FirstError:
     """Return acc_error (exact matches among erroneous traces), acc_correct (among correct ones) and their F1.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from cpmi_eval.metrics.areas import Area
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
+from cpmi_eval.metrics.spec import MetricSpec, describes
 
 
 def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
@@ -45,6 +46,7 @@ class StepAUC:
         return {"step_auc": Area.of(self.scores, self.labels == 1, self.owners).resampled(weights)}
 
 
+@describes(MetricSpec("step_auc", "AUC", "step AUC", "ROC AUC of steps", unit="fraction", ranks=True))
 def compute(outcomes: Sequence[Outcome]) -> StepAUC:
     """Return the area under the ROC curve over all annotated steps of scored traces."""
     labels: list[int] = []

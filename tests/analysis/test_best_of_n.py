@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
-import types
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,13 +12,13 @@ from typing import Any, ClassVar
 
 import pytest
 import snapshot
+from commandline import Cli
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from shop import Register
 
 import cpmi_eval
-from cpmi_eval import registry
-from cpmi_eval.cli import main
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.board import boards, main_metric, ranked
 from cpmi_eval.leaderboards.rows import row_of
@@ -299,14 +297,10 @@ MARKS = [[True, False, False, False], [True, True, False, None], [True, False, N
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def data(register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the settings of a run on three problems of four, with labelers to run; the working directory is empty."""
-    module = types.ModuleType("selected_in_test")
-    for name, labeler in (("marked", Marked), ("oracle", Oracle)):
-        setattr(module, name, labeler)
-        monkeypatch.setitem(registry.BUILTIN["labelers"], name, f"{module.__name__}:{name}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    registry.entries.cache_clear()
+    register("labelers", "marked", Marked)
+    register("labelers", "oracle", Oracle)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "hub" / "EleutherAI" / "hendrycks_math"
     folder.mkdir(parents=True)
@@ -322,8 +316,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         for problem, solutions, marks in zip(PROBLEMS, CANDIDATES, MARKS, strict=False)
     ]
     Path("solutions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    yield {"data_dir": "hub", "task_args": {"candidates": "solutions.jsonl"}}
-    registry.entries.cache_clear()
+    return {"data_dir": "hub", "task_args": {"candidates": "solutions.jsonl"}}
 
 
 def test_a_run_selects(data: dict[str, Any]) -> None:
@@ -383,11 +376,11 @@ def test_other_tasks_have_none_of_it() -> None:
     assert facts({}) == {}
 
 
-def test_details_are_no_columns(data: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_details_are_no_columns(data: dict[str, Any], cli: Cli) -> None:
     cpmi_eval.evaluate("marked", "math", output_path="run", **data)
-    with pytest.raises(SystemExit, match="0"):
-        main(["show", "run"])
-    shown = capsys.readouterr().out
+    done = cli("show", "run")
+    assert done.code == 0
+    shown = done.out
     heading = shown.splitlines()[2]
     names = [cell.strip() for cell in heading.strip("┃ ").split("┃")]
     assert names[:7] == ["task", "pass@1", "maj@4", "bon@4", "wvote@4", "pass@4", "AUC"]
@@ -402,7 +395,7 @@ def test_details_are_no_columns(data: dict[str, Any], capsys: pytest.CaptureFixt
     ]
 
 
-def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], cli: Cli) -> None:
     data["task_args"]["candidates"] = "whole.jsonl"
     lines = Path("solutions.jsonl").read_text().replace("lost", "0.5")
     Path("whole.jsonl").write_text(lines)
@@ -414,15 +407,15 @@ def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], capsys: pytes
         ("marked", "1", ""),
         ("oracle", "", "oracle"),
     ]
-    with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", "show", *map(str, runs)])
-    shown = capsys.readouterr().out
+    done = cli("leaderboard", "show", *map(str, runs))
+    assert done.code == 0
+    shown = done.out
     assert "ranked by bon@4 within each kind" in shown
     assert "* is given the reference answer, an oracle where solutions are selected, so never ranked" in shown
     assert "ranked apart" not in shown
-    with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", "show", *map(str, runs), "--sort", "outcome_auc", "--json"])
-    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    done = cli("leaderboard", "show", *map(str, runs), "--sort", "outcome_auc", "--json")
+    assert done.code == 0
+    (board,) = json.loads(done.out)["boards"]
     found = {row["scorer"]: (row["rank"], row["oracle"]) for row in board["rows"]}
     assert found == {"marked": ([1, 1], False), "oracle": (None, True)}
     assert "an oracle" in facts(cpmi_eval.evaluate("oracle", "math", output_path="oracle", **data).summary)["selection"]

@@ -6,20 +6,20 @@ import json
 import logging
 import os
 import re
-import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import snapshot
 from click.testing import CliRunner
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
+from shop import Register
 
 import cpmi_eval
-from cpmi_eval import Gold, Item, Progress, StepScores, Tokens, Trace, cost, registry
+from cpmi_eval import Gold, Item, Progress, StepScores, Tokens, Trace, cost
 from cpmi_eval.cli import cli as program
 from cpmi_eval.cli import main
 from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
@@ -162,19 +162,11 @@ class Free:
 
 
 @pytest.fixture(autouse=True)
-def stubs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    module = types.ModuleType("registered_in_test")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    found = {
-        "tasks": {"shop": Shop},
-        "labelers": {"paid": Paid, "mc": Paid, "critic": Critic, "free": Free},
-        "backends": {"counting": Counting},
-    }
-    for kind, things in found.items():
-        for name, thing in things.items():
-            setattr(module, thing.__name__, thing)
-            monkeypatch.setitem(registry.BUILTIN[kind], name, f"{module.__name__}:{thing.__name__}")
-    registry.entries.cache_clear()
+def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, labeler in {"paid": Paid, "mc": Paid, "critic": Critic, "free": Free}.items():
+        register("labelers", name, labeler)
+    register("tasks", "shop", Shop)
+    register("backends", "counting", Counting)
     monkeypatch.setattr(cost, "time", CLOCK)
     monkeypatch.setattr(CLOCK, "now", 0.0, raising=False)
     monkeypatch.setattr(Counting, "opened", [])
@@ -183,8 +175,6 @@ def stubs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.chdir(tmp_path)
-    yield
-    registry.entries.cache_clear()
 
 
 def go(labelers: str | list[str], **options: Any) -> Comparison:
@@ -204,28 +194,11 @@ def samples(row: Row) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (row.path / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setattr(logging.getLogger("cpmi_eval"), "handlers", [])  # each call's stderr is another
-
-    def run(labelers: str, *args: str) -> Outcome:
-        capsys.readouterr()
-        command = ("compare", "--task", "shop", "--backend", "counting", "--batch_size", "1", "--output_path", "out")
-        with pytest.raises(SystemExit) as caught:
-            main((*command, "--labelers", labelers, *args))
-        captured = capsys.readouterr()
-        return Outcome(caught.value.code, captured.out, captured.err)
-
-    return run
+    command = ("compare", "--task", "shop", "--backend", "counting", "--batch_size", "1", "--output_path", "out")
+    return lambda labelers, *args: cli(*command, "--labelers", labelers, *args)
 
 
 # --- how labelers are named -----------------------------------------------------------------------------------------
@@ -382,14 +355,14 @@ def test_relative_costs_are_over_the_traces_that_all_finished() -> None:
     assert (rows[paid].scored, rows[paid].traces, rows[paid].failed) == (6, 8, 2)
 
 
-def test_only_the_shared_traces_count() -> None:
+def test_only_the_shared_traces_count(register: Register) -> None:
     # A cost that depends on the trace: the labeler takes a second, and b0, which mc does not finish, is dear.
     class Uneven(Paid):
         def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
             CLOCK.now += 100 * sum(trace.id == "b0" for trace in traces)
             yield from super().score(traces, backend)
 
-    sys.modules["registered_in_test"].Critic = Uneven
+    register("labelers", "critic", Uneven)
     rows = by_name(go("mc(seconds=2,fails=b0),critic"))
     assert rows["critic"].costs.seconds == 108.0
     assert rows["critic"].relative["seconds"] == pytest.approx(7 / 14)
@@ -557,18 +530,17 @@ def test_wrong_usage_on_the_command_line(cli: Cli) -> None:
 # --- one directory --------------------------------------------------------------------------------------------------
 
 
-def test_interrupt_and_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_and_go_on(cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Paid):
         interrupted_at: ClassVar[str] = "b0"
 
-    module = sys.modules["registered_in_test"]
-    monkeypatch.setattr(module, "Critic", Interrupted)
+    register("labelers", "critic", Interrupted)
     done = cli("mc,critic(seconds=2),paid(seconds=3)")
     assert (done.code, done.out) == (130, "")
     assert "the same command goes on from there" in done.err
     assert [row["labeler"] for row in kept()["rows"]] == ["mc"]
     assert kept()["labelers"] == ["mc", "critic(seconds=2)", "paid(seconds=3)"]
-    monkeypatch.setattr(module, "Critic", Paid)
+    register("labelers", "critic", Paid)
     monkeypatch.setattr(Paid, "scored", [])
     done = cli("mc,critic(seconds=2),paid(seconds=3)")
     assert done.code == 0

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commandline import Cli
 from rich.console import Console
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.metrics.calibration import share
 from cpmi_eval.metrics.diagnostics import Diagnostics, diagnose, diagnose_run, last_minimum
 from cpmi_eval.metrics.first_error import harmonic_mean
@@ -500,16 +500,8 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def called(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main(args)
-    captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
-
-
-def test_show_diagnostics_as_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "show", str(run), "--diagnostics", "--json")
+def test_show_diagnostics_as_json(run: Path, cli: Cli) -> None:
+    code, out, _ = cli("show", str(run), "--diagnostics", "--json")
     document = json.loads(out)
     assert code == 0
     assert document["path"] == str(run)
@@ -525,8 +517,8 @@ def test_show_diagnostics_as_json(run: Path, capsys: pytest.CaptureFixture[str])
     assert steps["calibration"]["n"] == stored["step_auc"]["n"]
 
 
-def test_show_diagnostics_as_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capsys, "show", str(run), "--diagnostics")
+def test_show_diagnostics_as_tables(run: Path, cli: Cli) -> None:
+    code, out, err = cli("show", str(run), "--diagnostics")
     assert (code, err) == (0, "")
     assert out.startswith("synthetic/arithmetic")
     for words in (
@@ -538,7 +530,7 @@ def test_show_diagnostics_as_tables(run: Path, capsys: pytest.CaptureFixture[str
         assert words in out
 
 
-def test_a_labeler_without_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_labeler_without_threshold(tmp_path: Path, cli: Cli) -> None:
     cpmi_eval.evaluate("length", "synthetic", limit=30, output_path=tmp_path / "run")
     (found,) = diagnose_run(read_run(tmp_path / "run")).values()
     steps = steps_of(found)
@@ -548,19 +540,19 @@ def test_a_labeler_without_threshold(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert steps.scorer.within_position_auc == steps.baselines["length"].within_position_auc
     assert steps.calibration.reason is not None
-    code, out, _ = called(capsys, "show", str(tmp_path / "run"), "--diagnostics")
+    code, out, _ = cli("show", str(tmp_path / "run"), "--diagnostics")
     assert code == 0
     assert "calibration: none, scores range from -" in out
 
 
-def test_diagnostics_of_one_trace_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capsys, "show", str(run), "--diagnostics", "--trace", "synthetic-0")
+def test_diagnostics_of_one_trace_are_refused(run: Path, cli: Cli) -> None:
+    code, out, err = cli("show", str(run), "--diagnostics", "--trace", "synthetic-0")
     assert (code, out) == (2, "")
     assert "--diagnostics" in err
     assert "--trace" in err
 
 
-def test_diagnostics_of_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capsys, "show", str(tmp_path), "--diagnostics")
+def test_diagnostics_of_what_is_no_run(tmp_path: Path, cli: Cli) -> None:
+    code, out, err = cli("show", str(tmp_path), "--diagnostics")
     assert (code, out) == (2, "")
     assert "is not a run directory" in err

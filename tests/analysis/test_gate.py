@@ -7,14 +7,14 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from commandline import Cli
 from places import ROOT
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.gate import baseline as baselines
 from cpmi_eval.gate import check as gate
 from cpmi_eval.records import read_run
@@ -25,31 +25,10 @@ NO_TOKENS = {"requested": 0, "computed": 0, "reused": 0, "generated": 0}
 MODEL = {"backend": "hf", "model": "tiny", "sha256": "ab" * 32, "revision": None, "dtype": "float32", "device": "cpu"}
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMNS", "130")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*args: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Outcome(caught.value.code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import snapshot
+from commandline import Cli
 from places import BENCHMARKS
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics import best_of_n, first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
@@ -503,17 +503,6 @@ def test_only_problems_whose_candidates_all_have_are_shared() -> None:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        return caught.value.code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
     """Make runs of three labelers on the synthetic task."""
     paths = {name: str(tmp_path / name) for name in ("random", "constant", "length")}
@@ -522,7 +511,7 @@ def folders(tmp_path: Path) -> dict[str, str]:
     return paths
 
 
-def test_values_are_those_of_the_runs(folders: dict[str, str], cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_values_are_those_of_the_runs(folders: dict[str, str], cli: Cli) -> None:
     code, out, err = cli("paired", folders["random"], folders["constant"], "--format", "json", "--draws", "200")
     assert (code, err) == (0, "")
     document = json.loads(out)
@@ -539,7 +528,7 @@ def test_values_are_those_of_the_runs(folders: dict[str, str], cli: Callable[...
 
 @pytest.mark.parametrize("style", ["rich", "markdown"])
 def test_tables_name_runs_and_verdicts(
-    style: str, folders: dict[str, str], cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    style: str, folders: dict[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "130")
     code, out, err = cli("paired", *folders.values(), "--against", folders["constant"], "--format", style)
@@ -578,9 +567,7 @@ def test_what_people_see(style: str) -> None:
     snapshot.check("paired", console.export_text())
 
 
-def test_shared_says_what_is_left_out(
-    tmp_path: Path, folders: dict[str, str], cli: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_shared_says_what_is_left_out(tmp_path: Path, folders: dict[str, str], cli: Cli) -> None:
     short = str(tmp_path / "short")
     cpmi_eval.evaluate("random", "synthetic", limit=12, output_path=short)
     code, out, err = cli("paired", folders["constant"], short)
@@ -593,7 +580,7 @@ def test_shared_says_what_is_left_out(
     assert "shared traces only: left out are 8 of A, 0 of B" in out
 
 
-def test_wrong_usage(folders: dict[str, str], cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_wrong_usage(folders: dict[str, str], cli: Cli) -> None:
     one, other = folders["random"], folders["constant"]
     for args, message in (
         ((one,), "name at least two runs"),

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from commandline import Cli
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.records import read_run, trace_set
 from cpmi_eval.rescore import rescore
@@ -111,18 +111,18 @@ def test_native_of_a_run_that_does_not_say_what_it_is(tmp_path: Path) -> None:
     assert rescore(before, "fixed:0.5").summary["threshold"]["value"] == 0.5
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, cli: Cli) -> None:
     before = go(tmp_path / "run", "length")
-    with pytest.raises(SystemExit, match="0"):
-        main(["rescore", str(before), "--threshold", "crossfit:5"])
-    shown = capsys.readouterr().out
+    done = cli("rescore", str(before), "--threshold", "crossfit:5")
+    assert done.code == 0
+    shown = done.out
     assert "threshold crossfit:5 (a step below" in shown
     assert "by part and fold" in shown
     assert "in brackets: 95% interval" in shown
-    with pytest.raises(SystemExit, match="0"):
-        main(["rescore", str(before), "--threshold", "oracle", "--json"])
-    document = json.loads(capsys.readouterr().out)
+    done = cli("rescore", str(before), "--threshold", "oracle", "--json")
+    assert done.code == 0
+    document = json.loads(done.out)
     assert document["threshold"]["protocol"] == "oracle"
-    with pytest.raises(SystemExit, match="2"):
-        main(["rescore", str(before)])
-    assert "say what is to change" in capsys.readouterr().err
+    done = cli("rescore", str(before))
+    assert done.code == 2
+    assert "say what is to change" in done.err

@@ -14,10 +14,9 @@ from typing import Any
 import prmmodels
 import pytest
 import stubserver
-import tinymodels
+from commandline import Cli
 
 from cpmi_eval import registry
-from cpmi_eval.cli import main
 from cpmi_eval.description import ModelDescription, read
 from cpmi_eval.errors import StoreError
 
@@ -57,11 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "openai/gsm8k/train.jsonl").write_text(json.dumps({"question": "Another?", "answer": "#### 1"}) + "\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tinymodels.save(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture
@@ -113,16 +107,14 @@ Said = Callable[..., str]
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
+def said(cli: Cli) -> Said:
     """Run a command, check its exit code, and return what it printed."""
 
     def run(*args: str, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as done:
-            main(list(args))
-        out, err = capsys.readouterr()
-        assert (done.value.code or 0) == code, (args, out, err)
-        assert "Traceback" not in out + err
-        return out
+        done = cli(*args)
+        assert done.code == code, (args, done)
+        assert "Traceback" not in done.out + done.err
+        return done.out
 
     return run
 

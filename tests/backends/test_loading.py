@@ -19,6 +19,7 @@ import pytest
 import tinymodels
 import torch
 import yaml
+from commandline import Cli, Outcome
 from safetensors.torch import load_file, save_file
 
 import cpmi_eval
@@ -26,7 +27,6 @@ from cpmi_eval import settings
 from cpmi_eval.backends import conversion, loading, models
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.backends.prm import PRMBackend
-from cpmi_eval.cli import main
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.prm import heads
 from cpmi_eval.protocols import BackendOptions
@@ -54,12 +54,6 @@ class Tokenizer(transformers.PreTrainedTokenizerFast):
 """
 
 
-class Outcome(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run in a folder of its own; code of checkpoints is imported from there."""
@@ -72,19 +66,6 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "traces.jsonl").write_text(json.dumps(TRACE) + "\n", encoding="utf-8")
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    def run(*args: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Outcome(caught.value.code, captured.out, captured.err)
-
-    return run
-
-
-Cli = Callable[..., Outcome]
 ON_TRACES = ("--task", "traces", "--task_args", "path=traces.jsonl", "--dtype", "float32", "--device", "cpu", "--fresh")
 
 

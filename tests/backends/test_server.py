@@ -10,8 +10,6 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 import stubserver
 from click.testing import CliRunner
-from stubserver import Canned, Fault, Stub, Tiny
+from stubserver import Canned, Fault, Tiny
 
 import cpmi_eval
 from cpmi_eval.cli import cli
@@ -30,67 +28,15 @@ from cpmi_eval.types import Completion, Failure, Generation, LogProb, Sampling, 
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
 
-from cpmi_eval.backends.server import SEED_BITS, ServerBackend, alignment, chat, client
+from stubbed import FakeTime, made, on, options, run
+
+from cpmi_eval.backends.server import SEED_BITS, ServerBackend, alignment, chat, client, probing
 from cpmi_eval.backends.server.alignment import Bos
 from cpmi_eval.backends.server.faults import RequestError, ServerStoppedError
 from cpmi_eval.backends.server.replies import Listed, Usage
 from cpmi_eval.backends.server.requests import ServerSettings, clean_url
 
 KEY = "sk-a-very-secret-key-0123456789"
-MC = {"n": 3, "max_new_tokens": 12, "chat": False}
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
-class FakeTime:
-    """A clock that only waits move on."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waits: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-    def clock(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def stubs() -> Iterator[Any]:
-    """Start stubs that end with the test."""
-    with ExitStack() as stack:
-        yield lambda *args: stack.enter_context(Stub(*args))
-
-
-def made(stub: Stub, fake: FakeTime | None = None, **args: Any) -> ServerBackend:
-    """Return a backend of the stub whose waits take no time."""
-    fake = fake or FakeTime()
-    options = BackendOptions(stub.engine.name, {"base_url": stub.base_url, **args})
-    own = ServerSettings.parse(options)
-    return ServerBackend(own, own.key(), sleep=fake.sleep, clock=fake.clock)
-
-
-def on(text: str, *faults: Fault | None) -> Any:
-    """Return a plan: the given faults on the first requests about ``text``, in turn; the last one from then on."""
-    count = [0]
-    lock = threading.Lock()
-
-    def plan(_: int, body: dict[str, Any]) -> Fault | None:
-        if text not in json.dumps(body.get("prompt", body.get("messages")), ensure_ascii=False):
-            return None
-        with lock:
-            place = min(count[0], len(faults) - 1)
-            count[0] += 1
-        return faults[place]
-
-    return plan
 
 
 def one(backend: ServerBackend, prompt: str = "ask") -> Generation | Failure:
@@ -624,10 +570,6 @@ def test_plain_prompts_and_scores_are_refused_under_the_chat_api(stubs: Any) -> 
 # --- settings, opening --------------------------------------------------------------------------------------------
 
 
-def options(**args: Any) -> BackendOptions:
-    return BackendOptions("m", {"base_url": "http://127.0.0.1:9/v1", **args})
-
-
 @pytest.mark.parametrize("name", ["api_key", "key", "token", "authorization", "password", "headers"])
 def test_a_key_among_the_settings_is_refused_and_not_repeated(name: str) -> None:
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
@@ -731,22 +673,6 @@ def test_another_model_of_the_same_server(stubs: Any) -> None:
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
-
-
-def run(stub: Stub, folder: Path, labeler: str = "mc", name: str = "run", **changes: Any) -> cpmi_eval.RunResult:
-    args = changes.pop("labeler_args", MC if labeler == "mc" else {})
-    given = {"limit": 4, "task_args": {"n": 12}, **changes}
-    more = given.pop("model_args", {})
-    return cpmi_eval.evaluate(
-        labeler,
-        "synthetic",
-        backend="server",
-        model=stub.engine.name,
-        model_args={"base_url": stub.base_url, **more},
-        labeler_args=args,
-        output_path=folder / name,
-        **given,
-    )
 
 
 def scores(result: cpmi_eval.RunResult) -> list[Any]:

@@ -30,7 +30,7 @@ from cpmi_eval.types import Failure, Generation, LogProb, Sampling, ScoreRequest
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
 
-from test_server import environment, made, on, options, run, stubs  # noqa: F401 - fixtures
+from stubbed import made, on, options, run
 
 from cpmi_eval.backends.server import ServerBackend, door, probing, replies
 from cpmi_eval.backends.server.faults import RequestError
@@ -147,7 +147,7 @@ def has_a_secret(data: bytes) -> bool:
 def test_no_part_of_a_repeated_key_is_shown_or_kept(
     where: str,
     how: str,
-    stubs: Any,  # noqa: F811
+    stubs: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -177,7 +177,7 @@ def test_no_part_of_a_repeated_key_is_shown_or_kept(
 
 
 def test_a_server_that_lists_the_key_as_its_models_is_told_without_it(
-    stubs: Any,  # noqa: F811
+    stubs: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -340,7 +340,7 @@ LIES: dict[str, tuple[Fault, str, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) -> None:  # noqa: F811
+def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) -> None:
     fault, kind, words = LIES[name]
     backend = made(stubs(Canned(), on("ask", fault)), retries=1)
     before, failed, after = backend.generate(["one", "ask", "two"], Sampling(8), [[1], [1, 2], [1]])
@@ -354,7 +354,7 @@ def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) ->
 def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(
     asked: int,
     counts: int,
-    stubs: Any,  # noqa: F811
+    stubs: Any,
 ) -> None:
     backend = made(stubs(Canned(), on("ask", counted(completion_tokens=counts))))
     (done,) = backend.generate(["ask"], Sampling(asked), [[1]])
@@ -362,7 +362,7 @@ def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(
 
 
 @pytest.mark.parametrize("name", ["deep", "surrogate", "NaN", "10^400", "a million tokens", "endless spaces"])
-def test_so_it_is_where_prompts_are_scored(name: str, stubs: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_so_it_is_where_prompts_are_scored(name: str, stubs: Any, tmp_path: Path) -> None:
     fault, kind, _ = LIES[name]
     backend = made(stubs(Tiny(), on("miles and", fault)), retries=0)
     good = ScoreRequest("The answer is:", " 35")
@@ -371,7 +371,7 @@ def test_so_it_is_where_prompts_are_scored(name: str, stubs: Any, tmp_path: Path
     assert isinstance(results[1], Failure) and results[1].kind == kind, results[1]
 
 
-def test_a_huge_count_among_log_probabilities_is_a_failure(stubs: Any) -> None:  # noqa: F811
+def test_a_huge_count_among_log_probabilities_is_a_failure(stubs: Any) -> None:
     fault = stubserver.edited(
         lambda reply: reply["choices"][0]["logprobs"]["token_logprobs"].__setitem__(-2, -(10**400))
     )
@@ -379,7 +379,7 @@ def test_a_huge_count_among_log_probabilities_is_a_failure(stubs: Any) -> None: 
     assert isinstance(failed, Failure) and failed.kind == "bad_response"
 
 
-def test_a_lie_costs_nothing(stubs: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_lie_costs_nothing(stubs: Any, tmp_path: Path) -> None:
     result = run(
         stubs(Canned(), on("Problem", counted(completion_tokens=10**6))), tmp_path, limit=2, model_args={"give_up": 99}
     )
@@ -388,7 +388,7 @@ def test_a_lie_costs_nothing(stubs: Any, tmp_path: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["deep", "surrogate in a name", "NaN", "10^5000", "endless spaces", "compressed"])
-def test_a_list_of_models_that_lies_is_told_in_a_line(name: str, stubs: Any) -> None:  # noqa: F811
+def test_a_list_of_models_that_lies_is_told_in_a_line(name: str, stubs: Any) -> None:
     fault, kind, words = LIES[name]
     stub = stubs(Canned())
     stub.listing = fault
@@ -407,7 +407,7 @@ ODD = [
 ]
 
 
-def test_a_list_of_odd_models_does_no_harm(stubs: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_list_of_odd_models_does_no_harm(stubs: Any, tmp_path: Path) -> None:
     stub = stubs(Canned())
     stub.lists = ODD
     model = run(stub, tmp_path, limit=1).summary["model"]
@@ -419,7 +419,7 @@ MEMORY = """
 import resource, sys
 sys.path[:0] = {paths!r}
 import test_server_distrust as lies
-from test_server import made, on
+from stubbed import made, on
 from stubserver import Canned, Stub
 from cpmi_eval.types import Failure, Sampling
 

@@ -8,32 +8,22 @@ import pty
 import re
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import snapshot
-import tinymodels
+from commandline import Cli, Outcome
+from shop import Register
 
-from cpmi_eval import StepScores, __version__, registry
-from cpmi_eval.cli import main
+from cpmi_eval import StepScores, __version__
 from cpmi_eval.errors import UsageError
 from cpmi_eval.store import ROW_KEYS, to_lines, write_json
 
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
 SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +33,6 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*args: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Outcome(caught.value.code, captured.out, captured.err)
-
-    return run
 
 
 RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
@@ -254,13 +232,8 @@ def test_json_is_one_document_and_nothing_else(cli: Cli) -> None:
         assert (done.code, done.err) == (0, "")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tinymodels.save(tmp_path_factory.mktemp("checkpoint")))
-
-
-def test_with_a_model_too_stdout_is_the_document_and_stderr_is_empty(checkpoint: str) -> None:
-    args = ("--model", checkpoint, "--dtype", "float32", "--task_args", "n=3", "--output_path", "a", "--json")
+def test_with_a_model_too_stdout_is_the_document_and_stderr_is_empty(checkpoint: Path) -> None:
+    args = ("--model", str(checkpoint), "--dtype", "float32", "--task_args", "n=3", "--output_path", "a", "--json")
     done = program(*CPMI, *args)
     document = json.loads(done.out)
     assert done.code == 0
@@ -337,20 +310,6 @@ def test_a_refused_run_imports_no_torch() -> None:
 # --- interruption and failures --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, type], None]]:
-    module = types.ModuleType("registered_in_cli_test")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-    def add(name: str, labeler: type) -> None:
-        setattr(module, name, labeler)
-        monkeypatch.setitem(registry.BUILTIN["labelers"], name, f"{module.__name__}:{name}")
-        registry.entries.cache_clear()
-
-    yield add
-    registry.entries.cache_clear()
-
-
 class Nervous:
     """Raises at the third trace, as often as it is told to."""
 
@@ -373,9 +332,9 @@ NERVOUS = ("run", "--labeler", "nervous", "--task", "synthetic", "--task_args", 
 
 
 def test_an_interrupted_run_keeps_its_rows_and_goes_on(
-    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register("nervous", Nervous)
+    register("labelers", "nervous", Nervous)
     monkeypatch.setattr(Nervous, "raises", KeyboardInterrupt())
     done = cli(*NERVOUS, "--batch_size", "1")
     assert (done.code, done.out) == (130, "")
@@ -388,9 +347,9 @@ def test_an_interrupted_run_keeps_its_rows_and_goes_on(
 
 
 def test_show_of_an_unfinished_run_says_how_to_finish_it(
-    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register("nervous", Nervous)
+    register("labelers", "nervous", Nervous)
     monkeypatch.setattr(Nervous, "raises", UsageError("no key"))
     assert cli(*NERVOUS, "--batch_size", "1").code == 2
     done = cli("show", "a")
@@ -410,11 +369,11 @@ def test_show_of_an_unfinished_run_says_how_to_finish_it(
 
 def test_failed_rows_are_shown_and_make_the_exit_code(
     cli: Cli,
-    register: Callable[[str, type], None],
+    register: Register,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    register("nervous", Nervous)
+    register("labelers", "nervous", Nervous)
     monkeypatch.setattr(Nervous, "raises", ZeroDivisionError("division by zero"))
     done = cli(*NERVOUS)
     assert done.code == 1
@@ -449,10 +408,10 @@ def test_ls(cli: Cli, kind: str, names: set[str]) -> None:
 
 @pytest.mark.parametrize("summary", ["scores in [bold]", "closed [/x] only", "at :warning: level"])
 def test_ls_prints_a_summary_as_it_is_written(
-    cli: Cli, register: Callable[[str, type], None], monkeypatch: pytest.MonkeyPatch, summary: str
+    cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch, summary: str
 ) -> None:
     monkeypatch.setattr(Nervous, "summary", summary)
-    register("nervous", Nervous)
+    register("labelers", "nervous", Nervous)
     assert summary in cli("ls", "labelers").out
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
+from commandline import Cli
+from shop import Register
 
 from cpmi_eval import registry, validate
-from cpmi_eval.cli import main
 from cpmi_eval.errors import UsageError
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.schema import Part, Row, Value
@@ -24,24 +24,6 @@ from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CPMI_EVAL_LEADERBOARDS", raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    def run(*args: str) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Done(caught.value.code, captured.out, captured.err)
-
-    return run
 
 
 def item(name: str = "one", subset: str = "all", first_error: int | None = 0) -> Item:
@@ -60,24 +42,7 @@ class Fine:
         return TaskData(self.items, (Provenance("mine"),))
 
 
-@pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
-    """Return a function that registers a task, until the test ends."""
-
-    def add(name: str, thing: Any) -> None:
-        known = dict(registry.entries("tasks"))
-        known[name] = registry.Entry(name, f"{__name__}:{name}", "tests")
-        loading = registry.load
-        entries = registry.entries
-        monkeypatch.setattr(registry, "entries", lambda kind: known if kind == "tasks" else entries(kind))
-        monkeypatch.setattr(
-            registry, "load", lambda kind, one: thing if (kind, one) == ("tasks", name) else loading(kind, one)
-        )
-
-    return add
-
-
-def test_all_that_comes_with_the_package_is_in_order(cli: Callable[..., Done]) -> None:
+def test_all_that_comes_with_the_package_is_in_order(cli: Cli) -> None:
     done = cli("validate")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
@@ -92,13 +57,13 @@ def test_all_that_comes_with_the_package_is_in_order(cli: Callable[..., Done]) -
     assert "data not loaded" in next(line for line in lines if line.startswith("task math"))
 
 
-def test_json_is_one_document(cli: Callable[..., Done]) -> None:
+def test_json_is_one_document(cli: Cli) -> None:
     found = json.loads(cli("validate", "--json").out)
     assert {one["kind"] for one in found} == {"task", "spec", "leaderboard"}
     assert all(one["ok"] and not one["problem"] for one in found)
 
 
-def test_files_of_ones_own_are_checked_too(cli: Callable[..., Done]) -> None:
+def test_files_of_ones_own_are_checked_too(cli: Cli) -> None:
     Path("good.yaml").write_text((specs.FOLDER / "trl.yaml").read_text())
     Path("bad.yaml").write_text((specs.FOLDER / "trl.yaml").read_text().replace("native_threshold", "native_treshold"))
     Path("mine").mkdir()
@@ -116,16 +81,16 @@ def test_files_of_ones_own_are_checked_too(cli: Callable[..., Done]) -> None:
     assert (found["good.yaml"], found["bad.yaml"], found["trl"]) == (True, False, True)
 
 
-def test_a_folder_that_is_not_there_is_wrong_usage(cli: Callable[..., Done]) -> None:
+def test_a_folder_that_is_not_there_is_wrong_usage(cli: Cli) -> None:
     done = cli("validate", "--boards", "absent")
     assert (done.code, done.out) == (2, "")
     assert "absent is no folder" in done.err
 
 
-def test_a_good_task_is_loaded(register: Callable[[str, Any], None]) -> None:
-    register("mine", Fine)
+def test_a_good_task_is_loaded(register: Register) -> None:
+    register("tasks", "mine", Fine)
     assert validate.task("mine") == "subsets all; metrics first_error; 1 traces loaded"
-    register("mine", type("Elsewhere", (Fine,), {"synthetic": False, "items": ()}))
+    register("tasks", "mine", type("Elsewhere", (Fine,), {"synthetic": False, "items": ()}))
     assert validate.task("mine").endswith("data not loaded")
 
 
@@ -158,10 +123,8 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("thing", "message"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_with_a_task(
-    register: Callable[[str, Any], None], cli: Callable[..., Done], thing: Any, message: str
-) -> None:
-    register("mine", thing)
+def test_what_is_wrong_with_a_task(register: Register, cli: Cli, thing: Any, message: str) -> None:
+    register("tasks", "mine", thing)
     with pytest.raises(UsageError) as caught:
         validate.task("mine")
     assert message in str(caught.value)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import tinymodels
+from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval import generate as module
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.cli import main
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.generate import GenerateConfig, generate, prompt_of
 
@@ -148,13 +148,13 @@ def test_a_batch_that_was_cut_short_is_drawn_as_a_whole(config: Any, monkeypatch
 
 
 def test_a_problem_that_does_not_fit_is_listed_and_stays_visible(
-    config: Any, tmp_path: Path, data_dir: Path, model: Path, capsys: pytest.CaptureFixture[str]
+    config: Any, tmp_path: Path, data_dir: Path, model: Path, cli: Cli
 ) -> None:
     args = ["--data_dir", str(data_dir), "--model", str(model), "--n", "1", "--dtype", "float32", "--device", "cpu"]
     limits = ["--max_new_tokens", "8", "--model_args", "max_length=60"]
-    with pytest.raises(SystemExit, match="1"):
-        main(["generate", "--task", "gsm8k", "--to", str(tmp_path / "x.jsonl"), *args, *limits])
-    assert "6 problems without a solution: too_long" in capsys.readouterr().out
+    done = cli("generate", "--task", "gsm8k", "--to", str(tmp_path / "x.jsonl"), *args, *limits)
+    assert done.code == 1
+    assert "6 problems without a solution: too_long" in done.out
     assert [row["candidates"] for row in rows(tmp_path / "x.jsonl")] == [[]] * 6
     assert rows(tmp_path / "x.jsonl.failed.jsonl")[0]["kind"] == "too_long"
 

@@ -11,11 +11,11 @@ from typing import Any, get_type_hints
 
 import pytest
 import yaml
+from commandline import Cli
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.interchange.export import FORMATS, export
 from cpmi_eval.rescore import rescore
@@ -155,18 +155,6 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
-    def call(*args: Any) -> tuple[Any, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(one) for one in args])
-        captured = capsys.readouterr()
-        return caught.value.code, captured.out, captured.err
-
-    return call
 
 
 def lm_eval_files(run_dir: Path, to: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -785,9 +773,7 @@ def test_parts_that_file_names_cannot_tell_apart(run: Callable[..., Path], tmp_p
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_the_files_and_nothing_else(
-    run: Callable[..., Path], cli: Callable[..., tuple[Any, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_prints_the_files_and_nothing_else(run: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:
     path = run()
     code, out, err = cli("export", path, "--format", "lm-eval", "--to", tmp_path / "out")
     assert (code, err) == (0, "")
@@ -799,9 +785,7 @@ def test_the_command_prints_the_files_and_nothing_else(
         assert "https://example.org" in card.read_text()
 
 
-def test_the_command_says_what_is_wrong(
-    run: Callable[..., Path], cli: Callable[..., tuple[Any, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_says_what_is_wrong(run: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:
     path = run(labeler__uses_reference=True)
     code, out, err = cli("export", path, "--format", "eval-results", "--to", tmp_path / "repo")
     assert (code, out) == (2, "")
@@ -810,7 +794,7 @@ def test_the_command_says_what_is_wrong(
     assert cli("export", path, "--format", "lm-eval")[0] == 2
 
 
-def test_the_command_offers_the_formats_there_are(cli: Callable[..., tuple[Any, str, str]]) -> None:
+def test_the_command_offers_the_formats_there_are(cli: Cli) -> None:
     code, out, _ = cli("export", "--help")
     assert code == 0
     assert f"--format {'|'.join(FORMATS)}\n" in out

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
+from commandline import Cli
 from hypothesis import given
 from hypothesis import strategies as st
+from shop import Register
 
-from cpmi_eval import StepScores, registry
-from cpmi_eval.cli import main
+from cpmi_eval import StepScores
 from cpmi_eval.errors import DataError, UnknownNameError
 from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
 from cpmi_eval.store import to_lines, write_json
@@ -27,32 +26,11 @@ ORIGIN = Origin("gsm8k-1", "processbench/gsm8k", "4", "cpmi")
 EXAMPLE = Example("2 + 2?", ("2 + 2 = 4.", "So it is 5."), (True, False))
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("CPMI_EVAL_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*args: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Outcome(caught.value.code, captured.out, captured.err)
-
-    return run
 
 
 # --- formats --------------------------------------------------------------------------------------------------------
@@ -327,19 +305,8 @@ class Picky:
             yield StepScores(trace.id, (1.0,) * len(trace.steps))
 
 
-@pytest.fixture
-def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    module = types.ModuleType("registered_in_labels_test")
-    module.Picky = Picky  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(registry.BUILTIN["labelers"], "picky", f"{module.__name__}:Picky")
-    registry.entries.cache_clear()
-    yield
-    registry.entries.cache_clear()
-
-
-@pytest.mark.usefixtures("picky")
-def test_what_cannot_be_labelled_is_listed(cli: Cli) -> None:
+def test_what_cannot_be_labelled_is_listed(cli: Cli, register: Register) -> None:
+    register("labelers", "picky", Picky)
     write_traces(
         {"problem": "fine", "steps": ["a"]},
         {"problem": "raise [bold]", "steps": ["a"]},

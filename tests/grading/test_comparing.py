@@ -18,6 +18,34 @@ from cpmi_eval.grading.units import UNITS
 
 # One pair a line. Every kind has its near misses: a wrong answer that counts as right is the worse mistake.
 KINDS = {
+    "opposites and marks": r"""
+5 left != 5 right
+5 miles north != 5 miles south
+5 up != 5 down
+5 times != 5 apples
+5 times == 5
+5 mm != 5 Mm
+5 mW != 5 MW
+5 mm == 0.5 cm
+\vec{AB} != \overline{AB}
+\angle ABC != \triangle ABC
+\overline{AB} == AB
+1:2 == 1/2
+1:2 != 2
+\pi == 180^\circ
+\frac{\pi}{2} == 90^\circ
+\frac{\pi}{2} != 180^\circ
+x>2 and x<5 == (2,5)
+x>2 and x<5 != (2,6)
+|x|<2 == -2<x<2
+|x|\le 2 == [-2,2]
+|x|<2 != x<2
+20 June == June 20
+20th of June == June 20
+20 June != June 21
+3/8 or 0.375 == 3/8
+3/8 or 0.4 != 3/8
+""",
     "white space and commas": r"""
 3 1/2 == 7/2
 3 1/2 == 3.5
@@ -1156,3 +1184,8 @@ def test_answers_of_math_differ_unless_they_are_the_same_number():
     pairs = [rng.sample(answers, 2) for _ in range(3000)]
     assert all(verdict(*pair) is verdict(*reversed(pair)) for pair in pairs)
     assert sum(verdict(*pair) is not False for pair in pairs) <= 3
+
+
+def test_a_double_superscript_is_undecided():
+    assert verdict("2^{3}^{2}", "512") is None
+    assert verdict("2^{3^{2}}", "512") is True

@@ -125,6 +125,8 @@ def test_final_answer(text, expected):
         ("The answer is 1 1/2 hours", "1 1/2 hours"),
         ("The answer is 10:30 a.m.", "10:30 a.m"),
         ("The answer is $42$ dollars.", "42 dollars"),
+        ("The answer is not 6 but 5.", "5"),
+        ("The answer is 3/8 or 0.375.", "3/8 or 0.375"),
     ],
 )
 def test_a_statement_is_read_without_what_is_around_it(text, expected):

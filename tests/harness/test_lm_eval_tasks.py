@@ -221,7 +221,7 @@ def test_rows_come_from_the_hub_at_the_pinned_revision(data, monkeypatch):
         asked.append((source.name, source.hub_split, source.revision, folder))
         return rows_of("math", 2), Provenance(source.name)
 
-    monkeypatch.setattr("cpmi_eval.tasks.processbench.read_rows", read)
+    monkeypatch.setattr("cpmi_eval.tasks.sources.read_rows", read)
     assert len(load("math")["test"]) == 2
     assert asked == [("Qwen/ProcessBench", "math", REVISION, None)]
 

@@ -244,10 +244,11 @@ def test_wrong_settings_say_what_is_wrong(settings, message):
 
 def test_wrong_template_files_say_where(tmp_path):
     for content, message in [
-        ("- no mark\n", "entry 1 must be a string that holds {problem}"),
-        ("- 'ok {problem}'\n- 3\n", "entry 2"),
+        ("- no mark\n", "has no {problem} in entry 1"),
+        ("- 'ok {problem}'\n- 3\n", "is not valid: [1]: Expected `str`, got `int`"),
         ("a: b\n", "must be a YAML list"),
-        ("- [\n", "cannot be read"),
+        ("[]\n", "is empty"),
+        ("- [\n", "is no YAML"),
     ]:
         path = tmp_path / "t.yaml"
         path.write_text(content, encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_monte_carlo import (
+from scripted import (
     TOO_LONG,
     Scripted,
     Sums,

@@ -6,7 +6,7 @@ import json
 from typing import ClassVar
 
 import pytest
-from test_monte_carlo import (
+from scripted import (
     RECOMPUTED,
     TOO_LONG,
     Scripted,
@@ -128,7 +128,7 @@ def test_failures_cost_their_own_trace_alone():
     [
         ({"prover": "other", "rollouts": "x.jsonl"}, "runs no model, so prover would do nothing"),
         ({"rollouts": "x.jsonl", "temperature": 1.0}, "so temperature would do nothing"),
-        ({"rollouts": "nowhere.jsonl"}, "cannot read rollouts from nowhere.jsonl"),
+        ({"rollouts": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
         ({"alpha": "x"}, "alpha must be a number"),
         ({"alpha": float("inf")}, "alpha must be a number"),
         ({"prover_n": 0}, "prover_n must be a whole number at least 1"),

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import snapshot
+from commandline import Cli, Outcome
 
 import cpmi_eval
-from cpmi_eval.cli import main
 from cpmi_eval.errors import DataError, StoreError
 from cpmi_eval.leaderboards import files, form
 from cpmi_eval.leaderboards.rows import fingerprint, row_of
@@ -45,27 +45,6 @@ def published_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         (folder / path.name).write_text("".join(line for line in lines if '"published"' in line), encoding="utf-8")
         assert name in files.found(folder)
     monkeypatch.setattr(files, "shipped", lambda: files.found(folder))
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*args: str) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(args)
-        captured = capsys.readouterr()
-        return Done(caught.value.code, captured.out, captured.err)
-
-    return run
 
 
 # --- rows and their form --------------------------------------------------------------------------------------------
@@ -534,7 +513,7 @@ def append(folder: Path, line: str) -> None:
 GSM8K = ("leaderboard", "show", "processbench/gsm8k", "--boards", "boards")
 
 
-def rows_of(done: Done) -> list[dict[str, Any]]:
+def rows_of(done: Outcome) -> list[dict[str, Any]]:
     assert (done.code, done.err) == (0, "")
     (one,) = json.loads(done.out)["boards"]
     found: list[dict[str, Any]] = one["rows"]

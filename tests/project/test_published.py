@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from commandline import Cli
 
-from cpmi_eval.cli import main
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.schema import Row
 from cpmi_eval.reports.board import Grid, markdown, published_grid
@@ -79,9 +79,9 @@ def test_a_value_that_a_row_lacks_is_a_dash() -> None:
     assert published_grid([*rows[1:], first]).sections[0][-1][2:-1] == ("–", "–", "–", "–", "31.5")
 
 
-def test_they_are_shown_where_a_task_is_named_and_never_ranked(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["leaderboard", "show", *TASKS, "--json"])
-    found = json.loads(capsys.readouterr().out)["published"]
+def test_they_are_shown_where_a_task_is_named_and_never_ranked(cli: Cli) -> None:
+    done = cli("leaderboard", "show", *TASKS, "--json")
+    assert done.code == 0
+    found = json.loads(done.out)["published"]
     assert [sum(row["task"] == task for row in found) for task in TASKS] == [6, 4, 21]
     assert all("rank" not in row for row in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,43 +69,41 @@ def test_lines_become_items_in_order() -> None:
 
 
 MALFORMED = {
-    "no JSON": ("{", "not JSON"),
-    "no object": ([1], "expected an object with 'problem' and 'steps', got [1]"),
-    "no problem": ({"steps": ["a"]}, "'problem' is missing; it has 'steps'"),
-    "no steps": ({"problem": "a"}, "'steps' is missing; it has 'problem'"),
-    "problem": ({**LINE, "problem": 3}, "'problem' is 3, expected a string"),
-    "blank problem": ({**LINE, "problem": " "}, "'problem' is blank"),
-    "empty steps": ({**LINE, "steps": []}, "'steps' is [], expected a list of at least one string"),
-    "steps": ({**LINE, "steps": "a"}, "'steps' is 'a', expected a list"),
-    "step": ({**LINE, "steps": ["a", None]}, "step 1 is None, expected a string"),
-    "blank step": ({**LINE, "steps": ["", "a"]}, "step 0 is blank"),
-    "answer": ({**LINE, "answer": 2}, "'answer' is 2, expected a string"),
-    "id": ({**LINE, "id": 7}, "'id' is 7, expected a string"),
-    "label": ({**LINE, "label": 2}, "'label' is 2, expected the index of the first wrong step, -1 to 1, or null"),
-    "label of another type": ({**LINE, "label": True}, "'label' is True"),
-    "surrogate": ('{"problem": "\\ud800", "steps": ["a"]}', "half a surrogate pair"),
-    "repeated id": ({**LINE, "id": "line-1"}, "the id 'line-1' is also that of line 1"),
+    "no JSON": ("{", "is damaged"),
+    "no object": ([1], "Expected `object`, got `array`"),
+    "no problem": ({"steps": ["a"]}, "Object missing required field `problem`"),
+    "no steps": ({"problem": "a"}, "Object missing required field `steps`"),
+    "problem": ({**LINE, "problem": 3}, "problem: Expected `str`, got `int`"),
+    "blank problem": ({**LINE, "problem": " "}, "problem: blank"),
+    "empty steps": ({**LINE, "steps": []}, "steps: empty, expected at least one step"),
+    "steps": ({**LINE, "steps": "a"}, "steps: Expected `array`, got `str`"),
+    "step": ({**LINE, "steps": ["a", None]}, "steps[1]: Expected `str`, got `null`"),
+    "blank step": ({**LINE, "steps": ["", "a"]}, "steps[0]: blank"),
+    "answer": ({**LINE, "answer": 2}, "answer: Expected `str | null`, got `int`"),
+    "id": ({**LINE, "id": 7}, "id: Expected `str | null`, got `int`"),
+    "label": ({**LINE, "label": 2}, "label: 2, expected -1 to 1 (2 steps)"),
+    "label of another type": ({**LINE, "label": True}, "label: Expected `int | null`, got `bool`"),
+    "surrogate": ('{"problem": "\\ud800", "steps": ["a"]}', "is damaged"),
+    "repeated id": ({**LINE, "id": "line-1"}, "the id 'line-1' is also that of mine.jsonl:1"),
 }
 
 
 @pytest.mark.parametrize(("row", "message"), MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_lines_are_named_and_never_dropped(row: Any, message: str) -> None:
     write(LINE, row, LINE)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=f"mine.jsonl:2.*{re.escape(message)}"):
         load()
-    assert "mine.jsonl:2: " in str(caught.value)
-    assert message in str(caught.value)
 
 
 def test_all_malformed_lines_are_counted() -> None:
     write(*["{"] * 7)
-    with pytest.raises(DataError, match=r"7 lines are no trace(?s:.*)mine.jsonl:5(?s:.*)and 2 more"):
+    with pytest.raises(DataError, match=r"7 lines of traces cannot(?s:.*)mine.jsonl:5(?s:.*)and 2 more"):
         load()
 
 
 def test_text_in_another_encoding() -> None:
     Path("mine.jsonl").write_bytes('{"problem": "é", "steps": ["a"]}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"mine\.jsonl:1: not UTF-8"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1 is damaged .*utf-8"):
         load()
 
 
@@ -118,12 +117,12 @@ def test_wrong_settings(args: dict[str, Any], message: str) -> None:
 
 
 def test_a_file_that_is_missing_or_empty_and_an_unknown_subset() -> None:
-    with pytest.raises(DataError, match=r"cannot read traces from mine.jsonl: No such file"):
+    with pytest.raises(DataError, match=r"mine.jsonl does not exist"):
         load()
     write("")
     with pytest.raises(DataError, match=r"mine.jsonl holds no traces"):
         load()
-    with pytest.raises(UnknownNameError, match="unknown subset 'test'"):
+    with pytest.raises(UnknownNameError, match="unknown subset of the task traces 'test'"):
         load(subsets=("test",))
 
 

@@ -1,0 +1,52 @@
+"""What tests of every room share: the command line, plug-ins that last for a test, tiny checkpoints, published data."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import Cli, Outcome
+
+from cpmi_eval import registry
+from cpmi_eval.cli import main
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Call the command line in this process; what was printed before is forgotten."""
+
+    def run(*args: Any) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(one) for one in args])
+        return Outcome(caught.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, Any], None]]:
+    """Register a class under a name of a kind (tasks, labelers, backends), until the test ends."""
+    module = types.ModuleType("registered_in_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def add(kind: str, name: str, thing: Any) -> None:
+        attribute = f"{kind}_{name}".replace("-", "_")
+        setattr(module, attribute, thing)
+        monkeypatch.setitem(registry.BUILTIN[kind], name, f"{module.__name__}:{attribute}")
+        registry.entries.cache_clear()
+
+    yield add
+    registry.entries.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random llama with its tokenizer, as save_pretrained writes them. Only read it."""
+    import tinymodels
+
+    return tinymodels.save(tmp_path_factory.mktemp("checkpoint"))

@@ -1,0 +1,17 @@
+"""What a call of the command line gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Outcome(NamedTuple):
+    """The exit code, and all that went to stdout and to stderr."""
+
+    code: Any
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
