@@ -133,8 +133,9 @@ def compare(options: argparse.Namespace, traces: Sequence[Trace], scratch: Path)
             arguments = {"pretrained": folder, "dtype": "float32", "batch_size": 8, "add_bos_token": True}
             made.append(score(way, BackendOptions("hf", arguments, "float32", "cpu"), labeler, traces))
         else:
-            scorer = "pairwise" if way.endswith("pairwise") else "trie"
-            made.append(score(way, BackendOptions(folder, {}, "float32", "cpu", scorer), labeler, traces))
+            made.append(
+                score(way, BackendOptions(folder, {}, "float32", "cpu", not way.endswith("pairwise")), labeler, traces)
+            )
     return made
 
 

@@ -76,7 +76,7 @@ def _exact(bench: Bench, model: Any, variant: str) -> None:
         def measure() -> Row:
             model.set_attn_implementation(attention)
             with uncompiled(bench.device) if attention == FLEX else nullcontext():
-                backend = HFBackend(model, bench.data.tokenizer, scorer=scorer, args=limits)
+                backend = HFBackend(model, bench.data.tokenizer, prefix_sharing=scorer == "trie", args=limits)
                 if scorer == "trie" and attention == "sdpa":
                     backend.scorer.forward.flex_from = None  # which a GPU would use for long rows
                 results, seconds, _ = timed(lambda: backend.loglikelihood(asked), bench.device)

@@ -97,13 +97,14 @@ def main() -> None:
         spec = {"spec": args.spec or "trl"} if args.spec or not args.checkpoint else {}
         for name, traces in inputs.items():
             rows = []
-            for scorer in ("trie",) if args.skip_pairwise else ("trie", "pairwise"):
-                backend = PRMBackend.open(BackendOptions(checkpoint, spec, args.dtype, args.device, scorer))
+            for shared in (True,) if args.skip_pairwise else (True, False):
+                backend = PRMBackend.open(BackendOptions(checkpoint, spec, args.dtype, args.device, shared))
                 scores, requested, computed, seconds, peak = measure(backend, traces, args.device)
+                way = "trie" if shared else "pairwise"
                 rows.append(
-                    {"way": scorer, "requested": requested, "computed": computed, "seconds": seconds, "peak": peak}
+                    {"way": way, "requested": requested, "computed": computed, "seconds": seconds, "peak": peak}
                 )
-                if scorer == "trie":
+                if shared:
                     own, length = scores, max(1, round(sum(map(len, backend_lengths(backend, traces))) / len(traces)))
                     floor = floor_seconds(backend.model, computed, length, backend.limits.batch_tokens, args.device)
                 else:

@@ -138,7 +138,7 @@ def measure(
         )
         print(f"{variant}: {way}: {tokens:,} tokens in {seconds:.2f} s", file=sys.stderr, flush=True)
 
-    pairwise = HFBackend(model, tokenizer, scorer="pairwise")
+    pairwise = HFBackend(model, tokenizer, prefix_sharing=False)
     requested = sum(len(one.ids) - 1 for one in pairwise.encoder.encode(flat))
     if "pairwise" not in skip and attention == "sdpa":
         score = lambda one: totals(pairwise.loglikelihood(one))  # noqa: E731

@@ -35,7 +35,7 @@ class RunConfig:
     dtype: str = "auto"
     device: str = "auto"
     batch_size: int | str = "auto"
-    scorer: str = "trie"
+    prefix_sharing: bool = True
     threshold: str = "native"
     limit: int | float | None = None
     seed: int = 0
@@ -58,6 +58,7 @@ class RunConfig:
         if self.batch_size != "auto":
             settings.integer("batch_size", self.batch_size, 1)
         settings.integer("seed", self.seed, 0)
+        settings.flag("prefix_sharing", self.prefix_sharing)
         settings.flag("log_samples", self.log_samples)
         if isinstance(self.limit, float):
             if not 0 < self.limit < 1:
@@ -67,7 +68,7 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the config as plain JSON values."""
-        return {**asdict(self), "subset": list(self.subset)}
+        return settings.recorded({**asdict(self), "subset": list(self.subset)})
 
     def identity(self) -> dict[str, Any]:
         """Return the part of the config that can change a result."""
@@ -108,11 +109,13 @@ def read_config_file(path: Path, known: Collection[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"config file {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
-        recorded = content["config"]
+        recorded = settings.unrecorded(content["config"])
         content = {key: value for key, value in recorded.items() if key in known and key != "output_path"}
     if not isinstance(content, dict):
         raise UsageError(f"config file {path} must be a mapping of settings")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    if "scorer" in values and "prefix_sharing" in known:  # its name in earlier versions
+        values.setdefault("prefix_sharing", values.pop("scorer"))
     for key in values:
         if key not in known:
             raise UnknownNameError(f"setting in {path}", key, known)

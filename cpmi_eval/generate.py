@@ -71,7 +71,7 @@ class GenerateConfig:
     backend: str = "hf"
     dtype: str = "auto"
     device: str = "auto"
-    scorer: str = "trie"
+    prefix_sharing: bool = True
     batch_size: int | str = "auto"
     seed: int = 0
     data_dir: str | None = None
@@ -88,6 +88,7 @@ class GenerateConfig:
             settings.integer(name, getattr(self, name), 1)
         for name in ("shots", "top_k", "seed"):
             settings.integer(name, getattr(self, name), 0)
+        settings.flag("prefix_sharing", self.prefix_sharing)
         settings.number("temperature", self.temperature, 0.0)
         settings.number("top_p", self.top_p, 1e-6, 1.0)
         settings.number("repetition_penalty", self.repetition_penalty, 1e-6)
@@ -112,7 +113,7 @@ class GenerateConfig:
 
     def identity(self, provenance: Sequence[Provenance]) -> JSON:
         """Return what can change a candidate."""
-        own = {key: value for key, value in asdict(self).items() if key not in ELSEWHERE}
+        own = {key: value for key, value in settings.recorded(asdict(self)).items() if key not in ELSEWHERE}
         text = hashlib.sha256(_template(self).encode()).hexdigest()
         whole: JSON = {**own, "prompt_sha256": text, "data": [asdict(one) for one in provenance]}
         return dict(json.loads(json.dumps(whole)))
@@ -141,7 +142,7 @@ def generate(
         UsageError: the data, the model or the file cannot be used; says why.
     """
     backend_class = registry.load("backends", config.backend)
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
     backend_class.check(options)
     if "generate" not in backend_class.capabilities:
         raise UsageError(f"the backend {config.backend!r} does not generate")

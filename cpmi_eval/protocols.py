@@ -64,7 +64,7 @@ class BackendOptions:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
     device: str = "auto"
-    scorer: str = "trie"
+    prefix_sharing: bool = True
 
 
 @runtime_checkable

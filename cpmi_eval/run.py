@@ -141,7 +141,7 @@ def make_labeler(config: RunConfig) -> Labeler:
 
 def backend_of(labeler: Labeler, config: RunConfig) -> tuple[str, BackendOptions]:
     """Return the name of the backend that a labeler runs on, and what that is to load."""
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.scorer)
+    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
     return labeler.brings(options) if isinstance(labeler, BringsModel) else (config.backend, options)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cpmi_eval.errors import UnknownNameError, UsageError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 _PAIR = re.compile(r"""\s*(?P<key>[A-Za-z_][\w-]*)=(?P<value>"(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)""")
+_SHARING = {"trie": True, "pairwise": False}  # prefix_sharing, as files and earlier versions call it: the scorer
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -124,3 +127,30 @@ def flag(name: str, value: Any) -> bool:
 def optional_flag(name: str, value: Any) -> bool | None:
     """Return ``value`` if it is true, false or ``None``, where that leaves the choice to somebody else."""
     return None if value is None else flag(name, value)
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return whether ``value`` is true, or ``on`` on a command line; the names of earlier versions are told."""
+    if isinstance(value, str) and value in _SHARING:
+        on = _SHARING[value]
+        log.warning("scorer %s is now %s %s; the old name goes in the next version", value, name, "on" if on else "off")
+        return on
+    given = scalar(value) if isinstance(value, str) else value
+    return given if isinstance(given, bool) else choice(name, given, ("on", "off")) == "on"
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as files hold them, where ``prefix_sharing`` is ``scorer``, so that no fingerprint moves."""
+    words = {on: word for word, on in _SHARING.items()}
+    return {
+        "scorer" if key == "prefix_sharing" else key: words[value] if key == "prefix_sharing" else value
+        for key, value in config.items()
+    }
+
+
+def unrecorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that :func:`recorded` has put into a file."""
+    return {
+        "prefix_sharing" if key == "scorer" else key: _SHARING.get(value, value) if key == "scorer" else value
+        for key, value in config.items()
+    }

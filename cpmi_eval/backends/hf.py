@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import models
 from cpmi_eval.backends.local import HUB_ARGS, LocalModel
 from cpmi_eval.description import ModelDescription
@@ -27,28 +28,28 @@ MODEL_ARGS = (*HUB_ARGS, *BUDGETS)
 
 
 class HFBackend(LocalModel):
-    """A loaded causal language model, its tokenizer and the chosen scorer."""
+    """A loaded causal language model, its tokenizer and its readers."""
 
     name: ClassVar[str] = "hf"
-    summary: ClassVar[str] = "transformers in this process: prefix-sharing scorer, sampling; CPU or CUDA"
+    summary: ClassVar[str] = "transformers in this process: shared prefixes, sampling; CPU or CUDA"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
     budgets = BUDGETS
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, scorer: str = "trie", args: Mapping[str, Any] | None = None
+        self, model: Any, tokenizer: Any, *, prefix_sharing: bool = True, args: Mapping[str, Any] | None = None
     ) -> None:
         """Wrap a model that is already loaded.
 
         Args:
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
-            scorer: ``trie`` or ``pairwise``.
+            prefix_sharing: read what sequences begin with once for all of them.
             args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass), ``slots``
                 (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
                 ``max_length`` override what is derived from the model.
 
         Raises:
-            ModelError: the scorer cannot serve the model.
+            ModelError: prefixes cannot be shared on this model.
         """
         from cpmi_eval.engine.architecture import cache_tokens
         from cpmi_eval.engine.encode import Encoder
@@ -58,7 +59,7 @@ class HFBackend(LocalModel):
         from cpmi_eval.engine.rollouts import SharedGenerator
 
         args = args or {}
-        super().__init__(model, scorer, args)
+        super().__init__(model, args)
         self.limits = replace(
             self.limits,
             slots=models.positive(args, "slots") or (512 if self.on_gpu else 128),
@@ -68,7 +69,7 @@ class HFBackend(LocalModel):
         self.branch_difference: float | None = None
         self.scorer: Scorer
         self.generator: Generator = PlainGenerator(model, self.encoder, self.limits.max_length)
-        if scorer == "trie":
+        if settings.flag("prefix_sharing", prefix_sharing):
             trie_scorer = TrieScorer(model, self.limits)
             self.trie_difference = distrust(trie_scorer, self.vocabulary)
             self.scorer = trie_scorer
@@ -90,12 +91,14 @@ class HFBackend(LocalModel):
         """Load the model that ``options`` names.
 
         Raises:
-            ModelError: no such model, device or dtype, or one that the scorer cannot serve.
+            ModelError: no such model, device or dtype, or one whose prefixes cannot be shared.
         """
         source = cls.checked(options, options.model)
         sha256 = source.sha256()
         model, tokenizer = models.read_model(source, options, sha256)
-        backend = cls(models.placed(model, options), tokenizer, scorer=options.scorer, args=options.model_args)
+        backend = cls(
+            models.placed(model, options), tokenizer, prefix_sharing=options.prefix_sharing, args=options.model_args
+        )
         backend._options, backend.source, backend.sha256 = options, source, sha256
         return backend
 
@@ -166,7 +169,7 @@ class HFBackend(LocalModel):
         return text
 
     def another(self, model: str) -> HFBackend:
-        """Load a second model beside this one, with the same dtype, device and scorer."""
+        """Load a second model beside this one, with the same dtype, device and sharing."""
         if self._options is None:
             raise ModelError("this backend wraps a model given to it; a second one cannot be loaded like it")
         return type(self).open(replace(self._options, model=model))

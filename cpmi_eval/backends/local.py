@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import loading, models
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
@@ -17,7 +18,6 @@ from cpmi_eval.protocols import BackendOptions
 if TYPE_CHECKING:
     from cpmi_eval.engine.scoring import Limits
 
-SCORERS = ("trie", "pairwise")
 HUB_ARGS = ("revision", "trust_remote_code", "attn_implementation", "device_map", "quantization")
 
 
@@ -28,7 +28,7 @@ class LocalModel:
     budgets: ClassVar[tuple[str, ...]] = ("row_tokens", "batch_tokens", "max_length")
     own_args: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, model: Any, scorer: str, args: Mapping[str, Any]) -> None:
+    def __init__(self, model: Any, args: Mapping[str, Any]) -> None:
         """Wrap a model that is already loaded; ``args`` override what its budgets are derived from.
 
         Raises:
@@ -37,8 +37,6 @@ class LocalModel:
         from cpmi_eval.engine.architecture import devices, max_length, row_tokens
         from cpmi_eval.engine.scoring import Limits
 
-        if scorer not in SCORERS:
-            raise UnknownNameError("scorer", scorer, SCORERS)
         rows = models.positive(args, "row_tokens") or row_tokens(model)
         self.model = model
         self.devices = devices(model)
@@ -68,8 +66,7 @@ class LocalModel:
         for key in cls.budgets:
             models.positive(options.model_args, key)
         loading.hub_args(options.model_args)
-        if options.scorer not in SCORERS:
-            raise UnknownNameError("scorer", options.scorer, SCORERS)
+        settings.flag("prefix_sharing", options.prefix_sharing)
         models.check_placement(options.model_args, options.device)
         source = models.resolve(model)
         if source.path is not None and options.model_args.get("revision") is not None:

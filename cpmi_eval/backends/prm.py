@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpmi_eval import settings
 from cpmi_eval.backends import models
 from cpmi_eval.backends.local import LocalModel
 from cpmi_eval.description import ModelDescription
@@ -43,7 +44,7 @@ class PRMBackend(LocalModel):
         tokenizer: Any,
         spec: Spec,
         *,
-        scorer: str = "trie",
+        prefix_sharing: bool = True,
         args: Mapping[str, Any] | None = None,
     ) -> None:
         """Wrap a model that is already loaded.
@@ -53,20 +54,20 @@ class PRMBackend(LocalModel):
             head: what turns its final hidden states into numbers.
             tokenizer: its tokenizer.
             spec: how traces are built and read.
-            scorer: ``trie`` or ``pairwise``.
+            prefix_sharing: read what sequences begin with once for all of them.
             args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass) and
                 ``max_length`` override what is derived from the model.
 
         Raises:
-            ModelError: the scorer cannot serve the model, or the tokenizer the spec.
+            ModelError: prefixes cannot be shared on this model, or the tokenizer the spec.
         """
         from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
 
-        super().__init__(model, scorer, args or {})
+        super().__init__(model, args or {})
         self.head, self.spec = head, spec
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
         self.reader: Reader
-        if scorer == "trie":
+        if settings.flag("prefix_sharing", prefix_sharing):
             reader = TrieReader(model, self.limits)
             self.trie_difference = distrust(reader, self.vocabulary)
             self.reader = reader
@@ -83,7 +84,7 @@ class PRMBackend(LocalModel):
         """Load the checkpoint that ``options`` names.
 
         Raises:
-            ModelError: no such checkpoint, device or dtype; a tensor is missing; or the scorer cannot serve the model.
+            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared.
             UsageError: nothing says what family the checkpoint is of.
         """
         from cpmi_eval.prm.heads import prefixes
@@ -105,7 +106,9 @@ class PRMBackend(LocalModel):
         model = model.base_model if own_head else model
         encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
         head = _head(models.loadable(source, sha256), spec, model, encoder, args.get("revision"))
-        backend = cls(models.placed(model, options), head, tokenizer, spec, scorer=options.scorer, args=args)
+        backend = cls(
+            models.placed(model, options), head, tokenizer, spec, prefix_sharing=options.prefix_sharing, args=args
+        )
         backend.source, backend.sha256 = source, sha256
         return backend
 

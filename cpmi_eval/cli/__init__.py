@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,18 +17,20 @@ from cpmi_eval.cli.generate import generate_command
 from cpmi_eval.cli.inspect import ls, show
 from cpmi_eval.cli.label import label
 from cpmi_eval.cli.leaderboard import leaderboard_group
+from cpmi_eval.cli.options import canonical, say
 from cpmi_eval.cli.paired import paired_command
 from cpmi_eval.cli.rescore import rescore_command
 from cpmi_eval.cli.run import run
 from cpmi_eval.cli.train import train_command
 from cpmi_eval.cli.validate import validate_command
 from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+from cpmi_eval.reports import escape
 
 
 @click.group(
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda token: token.replace("-", "_"),
+        "token_normalize_func": canonical,
         "max_content_width": 110,
     }
 )
@@ -40,19 +43,18 @@ def cli() -> None:
     """
 
 
-cli.add_command(run)
-cli.add_command(compare_command)
-cli.add_command(check)
-cli.add_command(label)
-cli.add_command(generate_command)
-cli.add_command(train_command)
-cli.add_command(ls)
-cli.add_command(show)
-cli.add_command(rescore_command)
-cli.add_command(paired_command)
-cli.add_command(export_command)
-cli.add_command(leaderboard_group)
-cli.add_command(validate_command)
+for command in (
+    *(run, compare_command, check, label, generate_command, train_command, ls, show),
+    *(rescore_command, paired_command, export_command, leaderboard_group, validate_command),
+):
+    cli.add_command(command)
+
+
+class _Escaped(logging.Formatter):
+    """Messages may hold words of a model, a server or a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape.terminal(super().format(record))
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -60,16 +62,19 @@ def main(args: Sequence[str] | None = None) -> None:
     ours = logging.getLogger("cpmi_eval")  # not the root logger: libraries print their own messages already
     ours.setLevel(logging.INFO)
     if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Escaped())
+        ours.addHandler(handler)
     try:
         code = cli.main(args=args, prog_name="cpmi-eval", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(told := io.StringIO())
+        say(told.getvalue().rstrip("\n"), err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
     except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}", err=True)
         code = EXIT_USAGE
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpmi_eval.cli.options import PAIRS
+from cpmi_eval.cli.options import PAIRS, emit, say, show
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK, DataError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -86,21 +85,20 @@ def _update(run: Run, path: Path, tolerances: Tolerances, allow_failures: bool) 
         try:
             _print(gate.check(run, baselines.read(path), path, tolerances), "update")
         except DataError as error:
-            click.echo(f"not compared with what it replaces: {error}", err=True)
+            say(f"not compared with what it replaces: {error}", err=True)
     baselines.write(path, new)
-    click.echo(f"wrote {path}: {len(new.traces):,} traces of {new.identity['labeler']} on {new.identity['task']}")
+    say(f"wrote {path}: {len(new.traces):,} traces of {new.identity['labeler']} on {new.identity['task']}")
 
 
 def _print(report: Report, style: str) -> None:
     if style == "json":
-        click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        emit(report.as_dict())
         return
     from cpmi_eval.reports import gate as reports
-    from cpmi_eval.reports.console import stdout
 
     if style == "github":
         click.echo(reports.markdown(report))
     elif style == "junit":
         click.echo(reports.junit(report))
     else:
-        stdout().print(reports.table(report, update=style == "update"))
+        show(reports.gate_report(report, update=style == "update"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cpmi_eval import registry
+from cpmi_eval.cli.options import PATH, emit, json_option
+from cpmi_eval.cli.options import show as shown
 from cpmi_eval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -16,52 +17,53 @@ if TYPE_CHECKING:
     from cpmi_eval.types import JSON
 
 KINDS = ("tasks", "labelers", "backends", "models", "prms")
-
-
-def _emit(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+# Of a registered kind: what is listed beside the summary, and the attribute that it is.
+LISTED = {
+    "tasks": ("subsets", "subsets"),
+    "labelers": ("needs", "needs"),
+    "backends": ("offers", "capabilities"),
+}
 
 
 @click.command()
 @click.argument("kind", metavar="[tasks|labelers|backends|models|prms]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option()
 def ls(kind: str | None, as_json: bool) -> None:
     """List what can be named: tasks, labelers, backends, models, prms, or all of them."""
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
-    kinds = KINDS if kind is None else (kind,)
     others = {"models": _models, "prms": _prms}
     listed = {
         one: others[one]() if one in others else [_entry(one, name) for name in sorted(registry.entries(one))]
-        for one in kinds
+        for one in (KINDS if kind is None else (kind,))
     }
     if as_json:
-        _emit(listed if kind is None else listed[kind])
+        emit(listed if kind is None else listed[kind])
         return
-    from rich.table import Table
-    from rich.text import Text
+    from cpmi_eval.reports.grid import Column, Grid
 
-    from cpmi_eval.reports.console import stdout
-
-    for one, rows in listed.items():
-        table = Table(title=one if kind is None else None, title_justify="left")
-        for heading in rows[0]:
-            table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-        for row in rows:
-            table.add_row(*map(Text, row.values()))
-        stdout().print(table)
+    shown(
+        [
+            Grid(
+                tuple(Column(heading, fold=heading != "name") for heading in rows[0]),
+                (tuple(list(row.values()) for row in rows),),
+                one if kind is None else "",
+                boxed=True,
+            )
+            for one, rows in listed.items()
+        ]
+    )
 
 
 def _entry(kind: str, name: str) -> dict[str, str]:
     """Describe one registered thing; one that cannot be imported is listed with the reason."""
     origin = registry.entries(kind)[name].origin
-    extra = {"tasks": "subsets", "labelers": "needs", "backends": "offers"}[kind]
+    extra, attribute = LISTED[kind]
     try:
         thing = registry.load(kind, name)
     except UsageError as error:
         return {"name": name, "summary": str(error), extra: "–", "from": origin}
-    listed = {"tasks": "subsets", "labelers": "needs", "backends": "capabilities"}[kind]
-    names = getattr(thing, listed)
+    names = getattr(thing, attribute)
     words = ", ".join(names if kind == "tasks" else sorted(names)) or "–"
     return {"name": name, "summary": str(thing.summary), extra: words, "from": origin}
 
@@ -91,14 +93,14 @@ def _prms() -> list[dict[str, str]]:
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
 @click.option("--trace", metavar="ID", help="Show one trace: steps coloured by score, prediction beside the label.")
 @click.option(
     "--diagnostics",
     is_flag=True,
     help="Show what stands behind the numbers: baselines, error positions, calibration.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option()
 def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> None:
     """Show a finished run's tables, its diagnostics, or one of its traces."""
     if diagnostics and trace is not None:
@@ -117,26 +119,24 @@ def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> 
         return
     summary = read_results(run_dir)
     if as_json:
-        _emit({"path": str(run_dir), **summary})
+        emit({"path": str(run_dir), **summary})
         return
-    from cpmi_eval.reports.console import stdout
     from cpmi_eval.reports.tables import run_report
 
-    stdout().print(run_report(summary, rows, str(run_dir)))
+    shown(run_report(summary, rows, str(run_dir)))
 
 
 def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
     from cpmi_eval.metrics.diagnostics import diagnose_run
     from cpmi_eval.records import read_run
 
-    found = {part: one.as_dict() for part, one in diagnose_run(read_run(run_dir)).items()}
+    found = diagnose_run(read_run(run_dir))
     if as_json:
-        _emit({"path": str(run_dir), "diagnostics": found})
+        emit({"path": str(run_dir), "diagnostics": {part: one.as_dict() for part, one in found.items()}})
         return
-    from cpmi_eval.reports.console import stdout
-    from cpmi_eval.reports.diagnostics import report
+    from cpmi_eval.reports.diagnostics import diagnostics_report
 
-    stdout().print(report(found))
+    shown(diagnostics_report(found))
 
 
 def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> None:
@@ -145,9 +145,8 @@ def _show_trace(store: Store, rows: list[JSON], name: str, as_json: bool) -> Non
         raise UnknownNameError("trace", name, [row["id"] for row in rows])
     text = store.trace(found["task"], name)
     if as_json:
-        _emit({**found, "trace": text})
+        emit({**found, "trace": text})
         return
-    from cpmi_eval.reports.console import stdout
     from cpmi_eval.reports.trace import trace_report
 
-    stdout().print(trace_report(found, text))
+    shown(trace_report(found, text))

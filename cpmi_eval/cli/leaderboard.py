@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpmi_eval.cli.options import NAMES
+from cpmi_eval.cli.options import NAMES, say
 from cpmi_eval.errors import UnknownNameError, UsageError
+from cpmi_eval.reports import escape
 
 if TYPE_CHECKING:
     from cpmi_eval.leaderboards.gather import Gathered
     from cpmi_eval.leaderboards.schema import Row
-    from cpmi_eval.reports.board import Grid, Shown
+    from cpmi_eval.reports.board import Shown
+    from cpmi_eval.reports.grid import Grid
 
 ENVIRONMENT = "CPMI_EVAL_LEADERBOARDS"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -50,7 +51,7 @@ def add(run_dirs: tuple[Path, ...], folder: Path) -> None:
         model = f" with {row.model['name']}" if row.model else ""
         data = ", synthetic data" if row.synthetic else ""
         what = f"{scorer(row)}{model} on {row.task} ({row.threshold}{data})"
-        click.echo(f"{done} {what} in {folder / row.task}{files.SUFFIX}: {(row.fingerprint or '')[:12]} from {path}")
+        say(f"{done} {what} in {folder / row.task}{files.SUFFIX}: {(row.fingerprint or '')[:12]} from {path}")
 
 
 @leaderboard_group.command()
@@ -127,7 +128,7 @@ def _tasks(folder: Path | None, style: str, to: Path | None, options: Mapping[st
         flag = f"--{given[0].replace('kinds', 'kind')}" if given else f"--format {style}"
         raise UsageError(f"{flag} needs something to show: name tasks or run directories")
     found = listing(folder)
-    return json.dumps(found, indent=2, ensure_ascii=False) if style == "json" else _text([tasks_grid(found)], style, to)
+    return escape.json(found, indent=2) if style == "json" else _text([tasks_grid(found)], style, to)
 
 
 def _boards(
@@ -144,7 +145,7 @@ def _boards(
 ) -> str:
     from cpmi_eval.leaderboards.gather import gather
     from cpmi_eval.leaderboards.schema import KINDS
-    from cpmi_eval.reports import board_data
+    from cpmi_eval.reports import board
 
     for kind in kinds or ():
         if kind not in KINDS:
@@ -160,11 +161,11 @@ def _boards(
         raise UsageError(f"there are no rows to show of {', '.join(what)} with these options")
     if style == "html":
         tasks = dict.fromkeys(row.task for row in (*(row for row, _ in found.rows), *others))
-        return board_data.html(f"Leaderboard: {', '.join(tasks)}", boards, found.runs, others)
+        return board.html(f"Leaderboard: {', '.join(tasks)}", boards, found.runs, others)
     if style == "json":
-        return board_data.document(boards, others, columns or ())
+        return board.document(boards, others, columns or ())
     if style == "csv":
-        return board_data.table(boards, others, columns or ())
+        return board.table(boards, others, columns or ())
     return _text(_grids(found, boards, others, columns or ()), style, to)
 
 
@@ -208,21 +209,9 @@ def _grids(found: Gathered, boards: Sequence[Shown], others: Sequence[Row], colu
 
 
 def _text(grids: Sequence[Grid], style: str, to: Path | None) -> str:
-    """Return tables as text: for the terminal that they are printed on, for a file, or in markdown."""
-    from cpmi_eval.reports import board
+    """Tables as text: for the terminal that they are printed on, for a file, or in markdown."""
+    from cpmi_eval.reports import console, grid
 
     if style == "markdown":
-        return "\n\n".join(map(board.markdown, grids))
-    from cpmi_eval.reports.console import WIDTH_OF_FILES, stdout
-
-    console = stdout()
-    if to is not None:
-        import io
-
-        from rich.console import Console
-
-        console = Console(width=WIDTH_OF_FILES, file=io.StringIO())
-    with console.capture() as captured:
-        for grid in grids:
-            console.print(board.drawing(grid, console))
-    return captured.get()
+        return "\n\n".join(grid.markdown([one]) for one in grids)
+    return console.text([part for one in grids for part in (one, grid.BLANK)], for_file=to is not None)

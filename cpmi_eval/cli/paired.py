@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cpmi_eval.cli.options import NAMES
-from cpmi_eval.errors import EXIT_OK, UsageError
+from cpmi_eval.cli.options import NAMES, PATH, emit, format_option, show
+from cpmi_eval.errors import UsageError
 
 
 @click.command(name="paired")
-@click.argument("run_dirs", type=click.Path(path_type=Path), nargs=-1, metavar="RUN_DIR RUN_DIR...")
-@click.option("--against", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare each with this run only.")
+@click.argument("run_dirs", type=PATH, nargs=-1, metavar="RUN_DIR RUN_DIR...")
+@click.option("--against", type=PATH, metavar="RUN_DIR", help="Compare each with this run only.")
 @click.option("--part", metavar="NAME", help="A part of the task (processbench/gsm8k).  [default: the mean over all]")
 @click.option(
     "--metrics",
@@ -27,24 +27,8 @@ from cpmi_eval.errors import EXIT_OK, UsageError
     "--draws", type=click.IntRange(1), help="Random swaps and resamples.  [default: 2000, more for many runs]"
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of swaps and resamples.")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["rich", "markdown", "json"]),
-    default="rich",
-    show_default=True,
-    help="Of the result.",
-)
-def paired_command(
-    run_dirs: tuple[Path, ...],
-    against: Path | None,
-    part: str | None,
-    metrics: tuple[str, ...],
-    shared: bool,
-    draws: int | None,
-    seed: int,
-    style: str,
-) -> int:
+@format_option("rich", "markdown", "json")
+def paired_command(run_dirs: tuple[Path, ...], against: Path | None, style: str, **options: Any) -> None:
     """Test whether finished runs differ on the same traces: all pairs, or each --against one.
 
     A permutation test that swaps two runs problem by problem, 95% intervals of the difference, McNemar's test of exact
@@ -61,24 +45,11 @@ def paired_command(
     from cpmi_eval.metrics.paired import compare_runs
     from cpmi_eval.records import read_run
 
-    found = compare_runs(
-        [read_run(path) for path in paths],
-        part=part,
-        metrics=metrics,
-        against=None if against is None else folders.index(against.resolve()),
-        shared=shared,
-        draws=draws,
-        seed=seed,
-    )
+    other = None if against is None else folders.index(against.resolve())
+    found = compare_runs([read_run(path) for path in paths], against=other, **options)
     if style == "json":
-        click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
-        return EXIT_OK
-    from cpmi_eval.reports.paired import paired_markdown, paired_table
+        emit(found.as_dict())
+        return
+    from cpmi_eval.reports.paired import paired_report
 
-    if style == "markdown":
-        click.echo(paired_markdown(found))
-        return EXIT_OK
-    from cpmi_eval.reports.console import stdout
-
-    stdout().print(paired_table(found))
-    return EXIT_OK
+    show(paired_report(found), style)

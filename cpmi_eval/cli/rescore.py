@@ -6,42 +6,33 @@ from pathlib import Path
 
 import click
 
+from cpmi_eval.cli.options import PATH, json_option
 from cpmi_eval.errors import UsageError
 
-HELP = """Apply another threshold to the stored scores of a finished run; no model is loaded.
 
-The run is left as it is: what comes of it is a run directory of its own. --only restricts it to the traces that other
-runs have too, so that runs over different traces can be compared.
-
-\b
-cpmi-eval rescore runs/X --threshold crossfit:5
-cpmi-eval rescore runs/X --only runs/Y --output_path runs/X-shared
-"""
-
-
-@click.command(name="rescore", help=HELP)
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.command(name="rescore")
+@click.argument("run_dir", type=PATH)
 @click.option(
     "--threshold",
     metavar="native|fixed:x|dev:SUBSET|crossfit:K|oracle",
     help="How scores become predictions.  [default: as in the run]",
 )
-@click.option(
-    "--only",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="RUN_DIR",
-    help="Keep the traces of this run only.",
-)
-@click.option(
-    "--output_path", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: beside RUN_DIR]"
-)
+@click.option("--only", multiple=True, type=PATH, metavar="RUN_DIR", help="Keep the traces of this run only.")
+@click.option("--output_path", type=PATH, metavar="DIR", help="Where to.  [default: beside RUN_DIR]")
 @click.option("--fresh", is_flag=True, help="Set what is in that directory aside.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@json_option(" instead of tables")
 def rescore_command(
     run_dir: Path, threshold: str | None, only: tuple[Path, ...], output_path: Path | None, fresh: bool, as_json: bool
 ) -> None:
-    """Apply another threshold to the stored scores of a finished run."""
+    """Apply another threshold to the stored scores of a finished run; no model is loaded.
+
+    The run is left as it is: what comes of it is a run directory of its own. --only restricts it to the traces that
+    other runs have too, so that runs over different traces can be compared.
+
+    \b
+    cpmi-eval rescore runs/X --threshold crossfit:5
+    cpmi-eval rescore runs/X --only runs/Y --output_path runs/X-shared
+    """
     from cpmi_eval.cli.run import print_result
     from cpmi_eval.rescore import rescore
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,115 +13,92 @@ from click.core import ParameterSource
 from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.cli.options import (
     BATCH_SIZE,
+    CONFIG,
     FLAG,
     INTEGER,
     LIMIT,
     NAMES,
     PAIRS,
+    RESUME,
+    SWITCH,
     F,
-    from_config_file,
+    emit,
+    json_option,
     option,
-    stderr_is_terminal,
+    progress,
+    show,
 )
-from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK, UsageError
+from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError
 from cpmi_eval.run import Progress, RunResult, evaluate
 
-HELP = """Score a task's traces with a labeler; report quality, cost and failures.
-
-\b
-cpmi-eval run --labeler cpmi --task synthetic --limit 20
-cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench --subset gsm8k
-cpmi-eval run --prm Qwen/Qwen2.5-Math-PRM-7B --task processbench
-cpmi-eval run --prm path/to/checkpoint --task gsm8k --candidates solutions.jsonl
-"""
 INTERRUPTED = "interrupted; what was scored is kept, and the same command goes on from there"
 
 
-def setting(name: str, **attributes: Any) -> tuple[str, dict[str, Any]]:
-    """Return a line of SETTINGS: an option's name and what click should know about it."""
-    return name, attributes
+def setting(name: str, about: str, metavar: str | None = None, **attributes: Any) -> tuple[str, dict[str, Any]]:
+    """A line of SETTINGS: an option's name and what click should know about it."""
+    if attributes.get("default"):
+        attributes["show_default"] = True
+    return name, {"help": about, "metavar": metavar, **attributes}
 
 
 SETTINGS = (
-    setting("labeler", metavar="NAME", help="What scores the steps; see `cpmi-eval ls labelers`."),
-    setting("task", metavar="NAME", help="What is scored; see `cpmi-eval ls tasks`."),
-    setting(
-        "labeler_args", type=PAIRS, default={}, help="Settings of the labeler, for instance variant=prefix,sampled=8."
-    ),
-    setting("task_args", type=PAIRS, default={}, help="Settings of the task, for instance n=500,max_steps=12."),
-    setting("subset", type=NAMES, default=(), help="Subsets of the task; all of them if not given."),
-    setting(
-        "model", metavar="NAME|hub id|path", default=DEFAULT_MODEL, show_default=True, help="See `cpmi-eval ls models`."
-    ),
-    setting(
-        "model_args", type=PAIRS, default={}, help="revision, trust_remote_code, attn_implementation, row_tokens, ..."
-    ),
-    setting("backend", metavar="NAME", default="hf", show_default=True, help="What runs the model."),
-    setting(
-        "dtype",
-        metavar="auto|float32|...",
-        default="auto",
-        show_default=True,
-        help="auto: bfloat16 where it is native.",
-    ),
-    setting("device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Where the model runs."),
-    setting("batch_size", type=BATCH_SIZE, default="auto", show_default=True, help="Traces that are scored together."),
-    setting(
-        "scorer", metavar="trie|pairwise", default="trie", show_default=True, help="trie shares prefixes; same scores."
-    ),
+    setting("labeler", "What scores the steps; see `cpmi-eval ls labelers`.", "NAME"),
+    setting("task", "What is scored; see `cpmi-eval ls tasks`.", "NAME"),
+    setting("labeler_args", "Settings of the labeler, for instance variant=prefix,sampled=8.", type=PAIRS, default={}),
+    setting("task_args", "Settings of the task, for instance n=500,max_steps=12.", type=PAIRS, default={}),
+    setting("subset", "Subsets of the task; all of them if not given.", type=NAMES, default=()),
+    setting("model", "See `cpmi-eval ls models`.", "NAME|hub id|path", default=DEFAULT_MODEL),
+    setting("model_args", "revision, trust_remote_code, attn_implementation, row_tokens, ...", type=PAIRS, default={}),
+    setting("backend", "What runs the model.", "NAME", default="hf"),
+    setting("dtype", "auto: bfloat16 where it is native.", "auto|float32|...", default="auto"),
+    setting("device", "Where the model runs.", "auto|cpu|cuda", default="auto"),
+    setting("batch_size", "Traces that are scored together.", type=BATCH_SIZE, default="auto"),
+    setting("prefix_sharing", "Read common beginnings once.", "on|off", type=SWITCH, default="on"),
     setting(
         "threshold",
-        metavar="PROTOCOL",
+        "native, fixed:x, dev:SUBSET, crossfit:K or oracle; below it a step is wrong.",
+        "PROTOCOL",
         default="native",
-        show_default=True,
-        help="native, fixed:x, dev:SUBSET, crossfit:K or oracle; below it a step is wrong.",
     ),
-    setting(
-        "limit", type=LIMIT, help="Traces per subset, chosen at random under the seed: a number, or a share below 1."
-    ),
-    setting("seed", type=INTEGER, default=0, show_default=True, help="Of everything random."),
-    setting("log_samples", is_flag=True, type=FLAG, help="Keep sampled texts (rollouts, critiques) in rollouts.jsonl."),
-    setting("data_dir", metavar="DIR", help="Read <org>/<dataset>/<file> here instead of from the hub."),
-    setting(
-        "output_path", metavar="DIR", help="Run directory; by default one of this configuration's own under runs/."
-    ),
+    setting("limit", "Traces per subset, chosen at random under the seed: a number, or a share below 1.", type=LIMIT),
+    setting("seed", "Of everything random.", type=INTEGER, default=0, show_default=True),
+    setting("log_samples", "Keep sampled texts (rollouts, critiques) in rollouts.jsonl.", is_flag=True, type=FLAG),
+    setting("data_dir", "Read <org>/<dataset>/<file> here instead of from the hub.", "DIR"),
+    setting("output_path", "Run directory; by default one of this configuration's own under runs/.", "DIR"),
 )
 SHORTHANDS = (
     setting(
         "prm",
-        metavar="NAME|hub id|path",
-        help="Score with a trained PRM (`cpmi-eval ls prms`); short for --labeler prm --labeler_args checkpoint=...",
+        "Score with a trained PRM (`cpmi-eval ls prms`); short for --labeler prm --labeler_args checkpoint=...",
+        "NAME|hub id|path",
     ),
     setting(
         "prm_spec",
-        metavar="NAME|FILE",
-        help="How to read that PRM, where its checkpoint does not say; short for --labeler_args spec=...",
+        "How to read that PRM, where its checkpoint does not say; short for --labeler_args spec=...",
+        "NAME|FILE",
     ),
-    setting("candidates", metavar="FILE", help="Solutions to select among; short for --task_args candidates=FILE."),
+    setting("candidates", "Solutions to select among; short for --task_args candidates=FILE.", "FILE"),
     setting(
         "base_url",
-        metavar="URL",
-        help="Root of an OpenAI-compatible API, for --backend server; short for --model_args base_url=URL.",
+        "Root of an OpenAI-compatible API, for --backend server; short for --model_args base_url=URL.",
+        "URL",
     ),
     setting(
         "trust_remote_code",
+        "Run code that a checkpoint brings; short for --model_args trust_remote_code=true.",
         is_flag=True,
         type=FLAG,
         default=None,
-        help="Run code that a checkpoint brings; short for --model_args trust_remote_code=true.",
     ),
 )
-CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=from_config_file,
-    help="YAML or JSON with any of these options, or a run's manifest.json.",
-)
-RESUME = click.option("--resume/--fresh", default=True, help="Go on where this run stopped (default), or set it aside.")
-
-
+# What a shorthand stands for: the setting that it is a part of, and its key there.
+STANDS_FOR = {
+    "prm": ("labeler_args", "checkpoint"),
+    "prm_spec": ("labeler_args", "spec"),
+    "candidates": ("task_args", "candidates"),
+    "base_url": ("model_args", "base_url"),
+    "trust_remote_code": ("model_args", "trust_remote_code"),
+}
 WORKERS = option(
     "workers",
     type=INTEGER,
@@ -158,30 +133,25 @@ def run_options(**changes: Mapping[str, Any] | None) -> Callable[[F], F]:
 
 
 def expand(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run with what SHORTHANDS stand for.
+    """Replace SHORTHANDS by what they stand for.
 
     Raises:
         UsageError: a shorthand beside what it stands for, or one that would do nothing.
     """
-    long = {name: value for name, value in options.items() if name not in dict(SHORTHANDS)}
-    prm, spec = options.get("prm"), options.get("prm_spec")
-    if prm is not None:
+    long = {name: value for name, value in options.items() if name not in STANDS_FOR}
+    if options.get("prm") is not None:
         _refuse_beside_prm()
         if options.get("labeler") not in (None, "prm"):
             raise UsageError(f"--prm and --labeler {options['labeler']} both say what scores; leave one of them out")
         long["labeler"] = "prm"
-        long["labeler_args"] = _added(long["labeler_args"], "labeler_args", checkpoint=prm)
-    if spec is not None:
-        if long.get("labeler") != "prm":
-            raise UsageError("--prm_spec says how to read a PRM; give --prm too")
-        long["labeler_args"] = _added(long["labeler_args"], "labeler_args", spec=spec)
-    if options.get("candidates") is not None:
-        long["task_args"] = _added(long["task_args"], "task_args", candidates=options["candidates"])
-    if options.get("base_url") is not None:
-        long["model_args"] = _added(long["model_args"], "model_args", base_url=options["base_url"])
-    if options.get("trust_remote_code") is not None:
-        trusted = options["trust_remote_code"]
-        long["model_args"] = _added(long["model_args"], "model_args", trust_remote_code=trusted)
+    if options.get("prm_spec") is not None and long.get("labeler") != "prm":
+        raise UsageError("--prm_spec says how to read a PRM; give --prm too")
+    for short, (name, key) in STANDS_FOR.items():
+        if (value := options.get(short)) is not None:
+            given = long[name]
+            if given.get(key, value) != value:
+                raise UsageError(f"{key} is given twice: {value!r}, and {given[key]!r} in --{name}")
+            long[name] = {**given, key: value}
     return long
 
 
@@ -191,13 +161,6 @@ def _refuse_beside_prm() -> None:
     for name in ("model", "backend"):
         if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name} would do nothing beside --prm, which names the model; leave it out")
-
-
-def _added(given: Mapping[str, Any], name: str, **more: Any) -> dict[str, Any]:
-    for key, value in more.items():
-        if given.get(key, value) != value:
-            raise UsageError(f"{key} is given twice: {value!r}, and {given[key]!r} in --{name}")
-    return {**given, **more}
 
 
 def check_labeler(options: Mapping[str, Any]) -> None:
@@ -210,21 +173,24 @@ def check_labeler(options: Mapping[str, Any]) -> None:
         raise UsageError("say what scores the steps: --labeler NAME (see `cpmi-eval ls labelers`) or --prm NAME|path")
 
 
-@click.command(help=HELP)
+@click.command()
 @run_options(task={"required": True})
 @WORKERS
 @RAY_ADDRESS
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@json_option(" instead of tables")
 def run(resume: bool, as_json: bool, **options: Any) -> int:
-    """Score a task's traces with a labeler; report quality, cost and failures."""
+    """Score a task's traces with a labeler; report quality, cost and failures.
+
+    \b
+    cpmi-eval run --labeler cpmi --task synthetic --limit 20
+    cpmi-eval run --labeler cpmi --labeler_args variant=prefix --task processbench --subset gsm8k
+    cpmi-eval run --prm Qwen/Qwen2.5-Math-PRM-7B --task processbench
+    cpmi-eval run --prm path/to/checkpoint --task gsm8k --candidates solutions.jsonl
+    """
     options = expand(options)
     check_labeler(options)
-    try:
-        with drawn_progress() as progress, _for_results(options["workers"]):
-            result = evaluate(**options, fresh=not resume, progress=progress)
-    except KeyboardInterrupt:
-        click.echo(INTERRUPTED, err=True)
-        return EXIT_INTERRUPTED
+    with progress(fields, INTERRUPTED) as told, _for_results(options["workers"]):
+        result = evaluate(**options, fresh=not resume, progress=told)
     print_result(result, as_json)
     return EXIT_FAILED_ROWS if result.failed else EXIT_OK
 
@@ -239,36 +205,14 @@ def _for_results(workers: int | None) -> Iterator[None]:
 def print_result(result: RunResult, as_json: bool) -> None:
     """Print a run: its tables, or one JSON document."""
     if as_json:
-        click.echo(json.dumps({"path": str(result.path), **result.summary}, indent=2, ensure_ascii=False))
+        emit({"path": str(result.path), **result.summary})
         return
-    from cpmi_eval.reports.console import stdout
     from cpmi_eval.reports.tables import run_report
 
-    stdout().print(run_report(result.summary, result.rows, str(result.path)))
+    show(run_report(result.summary, result.rows, str(result.path)))
 
 
-@contextmanager
-def drawn_progress() -> Iterator[Callable[[Progress], None] | None]:
-    """Draw a bar with rate and remaining time on stderr, where that is a terminal."""
-    if not stderr_is_terminal():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None, rate="")
-
-        def update(step: Progress) -> None:
-            rate = f"{step.computed / step.seconds:,.0f} tokens/s" if step.computed else ""
-            bar.update(task, completed=step.done, total=step.total, description=step.phase, rate=rate)
-
-        yield update
+def fields(step: Progress) -> dict[str, Any]:
+    """What the bar of a run shows."""
+    rate = f"{step.computed / step.seconds:,.0f} tokens/s" if step.computed else ""
+    return {"completed": step.done, "total": step.total, "description": step.phase, "rate": rate}

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from cpmi_eval.backends.models import DEFAULT_MODEL
-from cpmi_eval.cli.options import INTEGER, PAIRS, Parsed, option, stderr_is_terminal
-from cpmi_eval.cli.run import CONFIG, RESUME
-from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_INTERRUPTED, EXIT_OK
+from cpmi_eval.cli.options import (
+    CONFIG,
+    INTEGER,
+    PAIRS,
+    RESUME,
+    Parsed,
+    emit,
+    json_option,
+    option,
+    progress,
+    say,
+)
+from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK
 from cpmi_eval.labels import FORMATS
 from cpmi_eval.settings import scalar
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.training.train import LEFT_OUT, Trained, train
 
-HELP = """Train a PRM on labelled steps; `cpmi-eval run --prm DIR` needs nothing else.
-
-\b
-cpmi-eval train --labels scores.jsonl --format scores --to my-prm
-cpmi-eval train --labels labels.jsonl --format trl --lora r=16 --epochs 2 --to my-prm
-
-A two-class head is fitted at the position after each step. Inputs are built by the spec that is saved with it. Soft
-labels (--format scores) must be between 0 and 1, or are made hard by --threshold. A killed training goes on from its
-last checkpoint when the same command is given again.
-"""
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
 NUMBER = Parsed("number", scalar)
 
 
-@click.command(name="train", help=HELP)
+@click.command(name="train")
 @option("labels", required=True, metavar="FILE", help="What `cpmi-eval label` wrote, or a file of the same form.")
 @click.option("--format", "form", required=True, metavar="|".join(FORMATS), help="Its format.")
 @option("to", required=True, metavar="DIR", help="The folder of the PRM.")
@@ -55,27 +53,36 @@ NUMBER = Parsed("number", scalar)
 @option("seed", type=INTEGER, default=0, show_default=True, help="Of head, order and split.")
 @CONFIG
 @RESUME
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a summary.")
+@json_option(" instead of a summary")
 def train_command(resume: bool, as_json: bool, **options: Any) -> int:
-    """Train a PRM on labelled steps."""
+    """Train a PRM on labelled steps; `cpmi-eval run --prm DIR` needs nothing else.
+
+    \b
+    cpmi-eval train --labels scores.jsonl --format scores --to my-prm
+    cpmi-eval train --labels labels.jsonl --format trl --lora r=16 --epochs 2 --to my-prm
+
+    A two-class head is fitted at the position after each step. Inputs are built by the spec that is saved with it. Soft
+    labels (--format scores) must be between 0 and 1, or are made hard by --threshold. A killed training goes on from
+    its last checkpoint when the same command is given again.
+    """
     config = TrainConfig(**options)
-    try:
-        with drawn_updates() as progress:
-            trained = train(config, fresh=not resume, progress=progress)
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
-        return EXIT_INTERRUPTED
-    _print(trained, as_json)
+    with progress(_fields, INTERRUPTED) as told:
+        trained = train(config, fresh=not resume, progress=told)
+    if as_json:
+        emit({"path": str(trained.path), **trained.about})
+    else:
+        _print(trained)
     return EXIT_FAILED_ROWS if trained.left_out else EXIT_OK
 
 
-def _print(trained: Trained, as_json: bool) -> None:
+def _fields(phase: str, done: int, total: int) -> dict[str, Any]:
+    return {"description": phase, "completed": done, "total": total or None}
+
+
+def _print(trained: Trained) -> None:
     about = trained.about
-    if as_json:
-        click.echo(json.dumps({"path": str(trained.path), **about}, indent=2, ensure_ascii=False))
-        return
     examples, fitted = about["examples"], about["fit"]
-    click.echo(
+    say(
         f"{trained.path}: trained on {examples['trained']:,} traces ({about['tokens']['steps']:,} steps), "
         f"{fitted['steps']:,} updates in {fitted['seconds']:.0f} s"
     )
@@ -83,26 +90,12 @@ def _print(trained: Trained, as_json: bool) -> None:
         one = about["evaluation"][when]
         if one["steps"]:
             auc = "–" if one["step_auc"] is None else f"{one['step_auc']:.3f}"
-            click.echo(
+            say(
                 f"{when:<6} on {one['problems']} held-out problems, {one['steps']} steps: loss {one['loss']:.3f}, "
                 f"accuracy {100 * one['accuracy']:.1f}, AUC {auc} (against the labels)"
             )
     for one in trained.left_out[:3]:
-        click.echo(f"left out: line {one['line']}: {one['message']}")
+        say(f"left out: line {one['line']}: {one['message']}")
     if trained.left_out:
-        click.echo(f"{len(trained.left_out)} examples were left out, listed in {trained.path / LEFT_OUT}")
-    click.echo(f"cpmi-eval run --prm {trained.path} --task processbench")
-
-
-@contextmanager
-def drawn_updates() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Draw a bar of updates on stderr, where that is a terminal."""
-    if not stderr_is_terminal():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda phase, done, total: bar.update(task, description=phase, completed=done, total=total or None)
+        say(f"{len(trained.left_out)} examples were left out, listed in {trained.path / LEFT_OUT}")
+    say(f"cpmi-eval run --prm {trained.path} --task processbench")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from cpmi_eval.cli.leaderboard import DIRECTORY, ENVIRONMENT
+from cpmi_eval.cli.options import emit, json_option, say
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK
 
 
@@ -20,7 +20,7 @@ from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK
     envvar=ENVIRONMENT,
     help="Leaderboard files beside those that come with the package.  [default: leaderboards, if there]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option()
 def validate_command(specs: tuple[str, ...], boards: Path | None, as_json: bool) -> int:
     """Check every task, PRM spec and leaderboard file; exit code 1 if anything is wrong.
 
@@ -30,9 +30,9 @@ def validate_command(specs: tuple[str, ...], boards: Path | None, as_json: bool)
 
     found = list(everything(specs, boards))
     if as_json:
-        click.echo(json.dumps([{**asdict(one), "ok": one.ok} for one in found], indent=2, ensure_ascii=False))
+        emit([{**asdict(one), "ok": one.ok} for one in found])
     else:
         for one in found:
             said = f"ok ({one.about})" if one.ok else one.problem.replace("\n", "\n    ")
-            click.echo(f"{one.kind} {one.name}: {said}")
+            say(f"{one.kind} {one.name}: {said}")
     return EXIT_OK if all(one.ok for one in found) else EXIT_FAILED_ROWS

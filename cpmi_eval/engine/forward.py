@@ -84,7 +84,7 @@ class PackedForward:
         """Read the model's decoder, head and mask conventions.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         config = model.config.get_text_config()
         layers = set(getattr(config, "layer_types", None) or ())
@@ -277,5 +277,5 @@ def trusted_difference(model: Any) -> float:
 def refusal(model: Any, reason: str) -> ModelError:
     """Return the error for a model that a trie cannot serve."""
     return ModelError(
-        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --scorer pairwise."
+        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --prefix_sharing off."
     )

@@ -80,7 +80,7 @@ class TrieScorer:
         """Keep the budgets.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         self.reader = PackedReader(model, limits)
         self.forward = self.reader.forward

@@ -94,7 +94,7 @@ class PackedReader:
         """Keep the budgets.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         self.forward = PackedForward(model)
         self.limits = limits
@@ -140,7 +140,7 @@ class PackedReader:
         return Failure(
             "too_long",
             f"{length:,} tokens, past the {self.rope_threshold:,} within which this model's dynamic RoPE lets "
-            "prefixes be shared; use --scorer pairwise",
+            "prefixes be shared; use --prefix_sharing off",
         )
 
     def _sides(self, group: dict[int, Wanted]) -> list[dict[int, Wanted]]:

@@ -101,7 +101,7 @@ class SharedGenerator:
             return Failure(
                 "too_long",
                 f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {self.rope_limit:,} within "
-                "which this model's RoPE lets prefixes be shared; use --scorer pairwise",
+                "which this model's RoPE lets prefixes be shared; use --prefix_sharing off",
             )
         return failure
 

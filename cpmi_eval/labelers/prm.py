@@ -40,7 +40,7 @@ class PRM:
         self.aggregation = self.spec.aggregation
 
     def brings(self, options: BackendOptions) -> tuple[str, BackendOptions]:
-        """Return the ``prm`` backend and what it is to load, with the run's dtype, device and scorer."""
+        """Return the ``prm`` backend and what it is to load, with the run's dtype, device and prefix sharing."""
         own = {"spec": self.given, "revision": self.revision}
         args = {**options.model_args, **{key: value for key, value in own.items() if value is not None}}
         return "prm", replace(options, model=self.checkpoint, model_args=args)

@@ -58,7 +58,7 @@ class TrieReader:
         """Keep the budgets.
 
         Raises:
-            ModelError: the configuration rules a trie out; the message says to use ``--scorer pairwise``.
+            ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         self.packed = PackedReader(model, limits)
         self.model = model

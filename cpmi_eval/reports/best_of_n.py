@@ -2,79 +2,89 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.reports import format as fmt
+from cpmi_eval.reports.grid import BLANK, Column, Grid, Line
 from cpmi_eval.types import JSON
 
 SHOWN_DISAGREEMENTS = 3
-_SIZED = re.compile(r"(?P<kind>pass|maj|bon|wvote)@(?P<size>\d+)")
-_COLUMNS = ("pass@1", "maj@N", "bon@N", "wvote@N", "pass@N", "outcome_auc")
-_HEADINGS = {"maj@N": "majority", "bon@N": "best of N", "wvote@N": "weighted vote", "outcome_auc": "AUC"}
+COLUMNS = {
+    "pass@1": "pass@1",
+    "maj@N": "majority",
+    "bon@N": "best of N",
+    "wvote@N": "weighted vote",
+    "pass@N": "pass@N",
+    "outcome_auc": "AUC",
+}
 
 
-def tables(summary: JSON) -> Iterator[Any]:
+def tables(summary: JSON) -> Iterator[Grid | Line]:
     """Yield the tables of a summary whose task selects; nothing for other tasks."""
     if not summary.get("selects"):
         return
     own = summary["labeler"]["aggregation"]
     for name in summary["coverage"]:
-        yield ""
+        yield BLANK
         yield by_size(f"{name}: best of N", summary["results"][name], own)
         if groups := summary["groups"].get(name):
-            yield ""
+            yield BLANK
             yield by_group(f"{name}: by group", groups)
 
 
-def by_size(title: str, metrics: Mapping[str, JSON], own: str) -> Table:
-    """Return accuracies with a row per N: pass@N, majority, the best-scored one and the weighted vote."""
-    table = Table(title=Text(title), title_justify="left")
+def by_size(title: str, metrics: Mapping[str, JSON], own: str) -> Grid:
+    """Accuracies with a row per N: pass@N, majority, the best-scored one and the weighted vote."""
     sizes = sorted(int(name.partition("@")[2]) for name in metrics if name.startswith("pass@"))
     marks = [f"{how}*" if how == own else how for how in AGGREGATIONS]
-    headings = ["N", "problems", "pass", "majority", *(f"best\n{mark}" for mark in marks)]
-    for heading in (*headings, *(f"vote\n{mark}" for mark in marks)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for size in sizes:
-        names = [f"{kind}@{size}" for kind in ("pass", "maj")]
-        names += [f"{kind}_{how}@{size}" for kind in ("bon", "wvote") for how in AGGREGATIONS]
-        cells = [fmt.percent(metrics[name]["value"]) for name in names]
-        table.add_row(str(size), fmt.count(metrics[f"pass@{size}"]["n"]), *cells)
-    table.add_section()
-    areas = [fmt.auc(metrics[f"outcome_auc_{how}"]["value"]) for how in AGGREGATIONS]
-    table.add_row("AUC", "", "", "", *areas)
+    headings = [
+        "N",
+        "problems",
+        "pass",
+        "majority",
+        *(f"{kind}\n{mark}" for kind in ("best", "vote") for mark in marks),
+    ]
+    kinds = ["pass", "maj", *(f"{kind}_{how}" for kind in ("bon", "wvote") for how in AGGREGATIONS)]
+    rows = tuple(
+        [
+            str(size),
+            fmt.count(metrics[f"pass@{size}"]["n"]),
+            *(fmt.percent(metrics[f"{kind}@{size}"]["value"]) for kind in kinds),
+        ]
+        for size in sizes
+    )
+    areas = (fmt.auc(metrics[f"outcome_auc_{how}"]["value"]) for how in AGGREGATIONS)
     notes = ["* the scorer's own aggregation of step scores; best: the highest score, vote: the highest sum by answer"]
     if metrics[f"wvote_{own}@{sizes[0]}"]["value"] is None:
         notes.append("– not defined: some step scores are negative")
-    table.caption, table.caption_justify = Text("\n".join(notes)), "left"
-    return table
+    return Grid(
+        tuple(Column(one, right=True) for one in headings),
+        (rows, (["AUC", "", "", "", *areas, *[""] * len(AGGREGATIONS)],)),
+        title,
+        tuple(Line.of(note, "dim") for note in notes),
+        boxed=True,
+    )
 
 
-def by_group(title: str, groups: Mapping[str, Mapping[str, Mapping[str, JSON]]]) -> Table:
-    """Return the accuracies of each group's candidates, at the largest N that the group has."""
-    table = Table(title=Text(title), title_justify="left")
-    table.add_column("group", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    for heading in ("problems", "N", *(_HEADINGS.get(name, name) for name in _COLUMNS)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for place, (name, values) in enumerate(groups.items()):
-        if place:
-            table.add_section()
-        for value, metrics in values.items():
-            size = max(int(found["size"]) for key in metrics if (found := _SIZED.fullmatch(key)))
-            keys = [key.replace("@N", f"@{size}") for key in _COLUMNS]
-            cells = [fmt.metric(key, metrics[key]["value"]) for key in keys]
-            table.add_row(name, Text(value), fmt.count(metrics["pass@1"]["n"]), str(size), *cells)
-    return table
+def by_group(title: str, groups: Mapping[str, Mapping[str, Mapping[str, JSON]]]) -> Grid:
+    """Accuracies of each group's candidates, at the largest N that the group has."""
+    numbers = (Column(one, right=True) for one in ("problems", "N", *COLUMNS.values()))
+    columns = (Column("group"), Column("value", fold=True), *numbers)
+    sections = tuple(
+        tuple(_group(name, value, metrics) for value, metrics in values.items()) for name, values in groups.items()
+    )
+    return Grid(columns, sections, title, boxed=True)
+
+
+def _group(name: str, value: str, metrics: Mapping[str, JSON]) -> list[str]:
+    size = max(int(key.partition("@")[2]) for key in metrics if "@" in key)
+    keys = [key.replace("@N", f"@{size}") for key in COLUMNS]
+    cells = (fmt.metric(key, metrics[key]["value"]) for key in keys)
+    return [name, value, fmt.count(metrics["pass@1"]["n"]), str(size), *cells]
 
 
 def facts(summary: JSON) -> dict[str, str]:
-    """Return the lines on how solutions are selected and graded, by name; nothing for tasks that do not select."""
+    """Say how solutions are selected and graded, by name of the fact; nothing for tasks that do not select."""
     if not summary.get("selects"):
         return {}
     oracle = "; an oracle (it is given the answer): never ranked" if summary["labeler"]["uses_reference"] else ""

@@ -1,65 +1,36 @@
-"""Leaderboards as tables: for a terminal and in markdown. What a cell says is decided once for both."""
+"""Leaderboards: as tables for a reader, as one document, one table or one page for a program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.errors import UnknownNameError
+from cpmi_eval.leaderboards import form
 from cpmi_eval.leaderboards.board import COSTS, Board, Placed
 from cpmi_eval.leaderboards.schema import Row
+from cpmi_eval.metrics.spec import spec_of
+from cpmi_eval.reports import escape, grid
 from cpmi_eval.reports import format as fmt
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line
+from cpmi_eval.types import JSON
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
-    from rich.table import Table
+    from cpmi_eval.records import Run
 
-HEADINGS = {"step_auc": "AUC", "outcome_auc": "AUC", "f1": "F1", "acc_error": "acc err.", "acc_correct": "acc corr."}
-TOKENS = {"requested": "tokens req.", "computed": "tokens comp.", "generated": "tokens gen."}
 BARE = "†"
 WORDS = {"no value": "–"}  # where the reason for a missing rank stands in its place, in short
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a board: what a cell says to a reader (``text``) and to a program (``raw``)."""
-
-    name: str
-    heading: str
-    text: Callable[[Placed], str]
-    raw: Callable[[Placed], Any]
-    right: bool = False
-    fold: bool = False
-    stack: str = ""
-
-    @property
-    def head(self) -> Head:
-        """How it stands in a table."""
-        return Head(self.heading, self.right, self.fold, self.stack)
-
-
-@dataclass(frozen=True)
-class Head:
-    """A column of a table. ``fold``: its cells may be broken.
-
-    Where space is short, neighbours of the same ``stack`` share a column.
-    """
-
-    heading: str
-    right: bool = False
-    fold: bool = False
-    stack: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table before it is drawn: texts by section, row and column; ``notes`` go beneath."""
-
-    title: str
-    columns: tuple[Head, ...]
-    sections: tuple[tuple[tuple[str, ...], ...], ...]
-    notes: tuple[str, ...]
+COST_COLUMNS: Mapping[str, tuple[str, Callable[[float], str], str]] = {  # heading, form, stack
+    "wall_seconds": ("wall", fmt.seconds, "wall"),
+    "device_seconds": ("CPU/GPU", fmt.seconds, ""),
+    "requested": ("tokens req.", fmt.compact, "tokens"),
+    "computed": ("tokens comp.", fmt.compact, "tokens"),
+    "generated": ("tokens gen.", fmt.compact, "tokens"),
+    "peak_memory_bytes": ("memory", fmt.memory, ""),
+}
+ALWAYS = ("origin", "part", "trace_set", "rank", "reason")  # columns of every CSV table
 
 
 @dataclass(frozen=True)
@@ -72,32 +43,45 @@ class Shown:
     total: int
 
     @property
-    def count(self) -> int:
-        """How many rows are shown."""
-        return sum(map(len, self.groups))
+    def rows(self) -> list[Placed]:
+        """The rows that are shown, group by group."""
+        return [row for group in self.groups for row in group]
 
     @property
     def title(self) -> str:
         """What is shown and by what it is ranked."""
-        cut = f"; {self.count:,} of {self.total:,} shown" if self.count < self.total else ""
-        return f"{self.board.title}; ranked by {HEADINGS.get(self.by, self.by)} within each kind{cut}"
+        count = len(self.rows)
+        cut = f"; {count:,} of {self.total:,} shown" if count < self.total else ""
+        return f"{self.board.title}; ranked by {_heading(self.by)} within each kind{cut}"
 
 
 def shown(board: Board, by: str, groups: Sequence[Sequence[Placed]], top: int | None = None) -> Shown:
-    """Return a ranked board with at most ``top`` rows of each group."""
+    """Cut a ranked board to at most ``top`` rows of each group."""
     return Shown(board, by, tuple(tuple(group[:top]) for group in groups), sum(map(len, groups)))
+
+
+def _heading(name: str) -> str:
+    return name if name in COSTS else spec_of(name).heading
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def columns(board: Board, names: Sequence[str] = ()) -> list[Column]:
-    """Return the columns of a board by name, or those that are shown if none is asked for.
+@dataclass(frozen=True)
+class BoardColumn:
+    """A column of a board: what stands over it, and what a row has in it."""
+
+    column: Column
+    cell: Callable[[Placed], Cell]
+
+
+def columns(board: Board, names: Sequence[str] = ()) -> list[BoardColumn]:
+    """Look up the columns of a board by name, or those that are shown if none is asked for.
 
     Raises:
         UnknownNameError: there is no such column.
     """
-    known = {one.name: one for one in (*_about(), *map(_metric, board.metrics), *_costs(), *_basis())}
+    known = {one.column.name: one for one in (*_about(), *map(_metric, board.metrics), *map(_cost, COSTS), *_basis())}
     for name in names:
         if name not in known:
             raise UnknownNameError("column", name, known)
@@ -111,111 +95,104 @@ def _default(board: Board) -> list[str]:
     return ["kind", "rank", "scorer", "model", rule, *board.metrics, "scored", *costs]
 
 
-def _about() -> list[Column]:
-    def of(name: str, raw: Callable[[Row], str | None], text: Callable[[Row], str] | None = None, **how: Any) -> Column:
-        write = text or (lambda row: raw(row) or "–")
-        return Column(name, name, lambda one: write(one.entry.row), lambda one: raw(one.entry.row), **how)
+def _of(name: str, read: Callable[[Row], Any], write: Callable[[Row], str] | None = None, **how: Any) -> BoardColumn:
+    """A column of what a row says of itself, a dash where it says nothing."""
 
-    return [
-        of("kind", lambda row: row.kind),
-        Column("rank", "#", _place, lambda one: one.place or None, right=True),
-        of("scorer", lambda row: row.scorer, scorer, fold=True, stack="scorer"),
-        of("model", lambda row: (row.model or {}).get("name"), _model, fold=True, stack="scorer"),
-        of("threshold", lambda row: row.threshold),
-        of("aggregation", lambda row: row.aggregation),
-    ]
+    def cell(one: Placed) -> Cell:
+        value = read(one.entry.row)
+        return Cell(write(one.entry.row) if write else str(value or "–"), value=value)
+
+    return BoardColumn(Column(name, name=name, **how), cell)
+
+
+def _about() -> Iterator[BoardColumn]:
+    yield _of("kind", lambda row: row.kind)
+    yield BoardColumn(Column("#", right=True, name="rank"), lambda one: Cell(_place(one), value=one.place or None))
+    yield _of("scorer", lambda row: row.scorer, scorer, fold=True, stack="scorer")
+    yield _of("model", lambda row: (row.model or {}).get("name"), _model, fold=True, stack="scorer")
+    yield _of("threshold", lambda row: row.threshold)
+    yield _of("aggregation", lambda row: row.aggregation)
 
 
 def _place(one: Placed) -> str:
-    """Return the rank, or the word that says why there is none."""
+    """The rank, or the word that says why there is none."""
     return (one.place + (BARE if one.bare else "")) or WORDS.get(one.reason, one.reason.partition(":")[0])
 
 
 def scorer(row: Row) -> str:
-    """Return a scorer with its settings, marked where it is given the reference answer."""
-    return " ".join(filter(None, [row.scorer + ("*" if row.uses_reference else ""), fmt.settings(dict(row.settings))]))
+    """A scorer with its settings, marked where it is given the reference answer."""
+    return fmt.scorer(row.scorer, row.settings, row.uses_reference)
 
 
 def _model(row: Row) -> str:
-    """Return the name of the model; a dash where none ran, or where it is the scorer itself."""
+    """The name of the model; a dash where none ran, or where it is the scorer itself."""
     name = str((row.model or {}).get("name") or "–")
     return "–" if name.rpartition("/")[2] == row.scorer else name
 
 
-def _metric(name: str) -> Column:
-    def text(one: Placed) -> str:
+def _metric(name: str) -> BoardColumn:
+    spec = spec_of(name)
+
+    def cell(one: Placed) -> Cell:
         value = one.entry.metric(name)
-        bounds = None if value.low is None or value.high is None else (value.low, value.high)
-        return f"{fmt.metric(name, value.value)} {fmt.interval(name, bounds)}".strip()
+        text = f"{fmt.in_unit(spec.unit, value.value)} {fmt.interval(spec.unit, (value.low, value.high))}"
+        return Cell(text.strip(), value=value.value)
 
-    return Column(name, HEADINGS.get(name, name), text, lambda one: one.entry.metric(name).value, right=True)
-
-
-def _costs() -> list[Column]:
-    return [_cost(name) for name in COSTS]
+    return BoardColumn(Column(spec.heading, right=True, name=name), cell)
 
 
-def _cost(name: str) -> Column:
-    write: Callable[[Any], str] = {
-        "wall_seconds": fmt.seconds,
-        "device_seconds": fmt.seconds,
-        "peak_memory_bytes": fmt.memory,
-    }.get(name, fmt.compact)
-    heading = {"wall_seconds": "wall", "device_seconds": "CPU/GPU", "peak_memory_bytes": "memory", **TOKENS}[name]
-    stack = "tokens" if name in TOKENS else "wall" if name == "wall_seconds" else ""
+def _cost(name: str) -> BoardColumn:
+    heading, write, stack = COST_COLUMNS[name]
 
-    def raw(one: Placed) -> Any:
+    def cell(one: Placed) -> Cell:
         cost = one.entry.part.cost
-        return None if cost is None else getattr(cost, COSTS[name])
+        value = None if cost is None else getattr(cost, COSTS[name])
+        return Cell("–" if value is None else write(value), value=value)
 
-    return Column(name, heading, lambda one: "–" if raw(one) is None else write(raw(one)), raw, True, stack=stack)
+    return BoardColumn(Column(heading, right=True, stack=stack, name=name), cell)
 
 
-def _basis() -> list[Column]:
-    def of(name: str, raw: Callable[[Row], Any], length: int | None = None, **how: Any) -> Column:
-        return Column(
-            name, name, lambda one: str(raw(one.entry.row) or "–")[:length], lambda one: raw(one.entry.row), **how
-        )
+def _basis() -> Iterator[BoardColumn]:
+    def traces(name: str, field: str) -> BoardColumn:
+        def cell(one: Placed) -> Cell:
+            found = one.entry.part.traces
+            return Cell("–") if found is None else Cell(f"{found.scored}/{found.total}", value=getattr(found, field))
 
-    def traces(one: Placed) -> str:
-        found = one.entry.part.traces
-        return "–" if found is None else f"{found.scored}/{found.total}"
+        return BoardColumn(Column(name, right=True, name=name), cell)
 
-    return [
-        Column("scored", "scored", traces, lambda one: one.entry.part.traces and one.entry.part.traces.scored, True),
-        Column("traces", "traces", traces, lambda one: one.entry.part.traces and one.entry.part.traces.total, True),
-        of("device", lambda row: (row.hardware or {}).get("device"), stack="wall"),
-        of("processor", lambda row: (row.hardware or {}).get("processor")),
-        of("platform", lambda row: (row.hardware or {}).get("platform"), fold=True),
-        of("dtype", lambda row: (row.model or {}).get("dtype")),
-        of("date", lambda row: row.date, 10),
-        of("version", lambda row: row.versions.get("cpmi-eval")),
-        of("fingerprint", lambda row: row.fingerprint, 12),
-    ]
+    yield traces("scored", "scored")
+    yield traces("traces", "total")
+    yield _of("device", lambda row: (row.hardware or {}).get("device"), stack="wall")
+    yield _of("processor", lambda row: (row.hardware or {}).get("processor"))
+    yield _of("platform", lambda row: (row.hardware or {}).get("platform"), fold=True)
+    yield _of("dtype", lambda row: (row.model or {}).get("dtype"))
+    yield _of("date", lambda row: row.date, lambda row: (row.date or "–")[:10])
+    yield _of("version", lambda row: row.versions.get("cpmi-eval"))
+    yield _of("fingerprint", lambda row: row.fingerprint, lambda row: (row.fingerprint or "–")[:12])
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
+def _grid(title: str, heads: Sequence[Column], sections: Sequence[Any], notes: Sequence[str]) -> Grid:
+    lines = tuple(Line.of(note, "dim") for note in notes)
+    return Grid(tuple(heads), tuple(sections), title, lines, narrow=True, dense=True)
+
+
 def board_grid(one: Shown, names: Sequence[str] = ()) -> Grid:
-    """Return a ranked board as a table; ``names`` picks its columns.
+    """A ranked board as a table; ``names`` picks its columns.
 
     Raises:
         UnknownNameError: there is no such column.
     """
     picked = columns(one.board, names)
-    return Grid(
-        one.title,
-        tuple(column.head for column in picked),
-        tuple(tuple(tuple(column.text(row) for column in picked) for row in group) for group in one.groups),
-        tuple(_notes(one)),
-    )
+    sections = [tuple([column.cell(row) for column in picked] for row in group) for group in one.groups]
+    return _grid(one.title, [column.column for column in picked], sections, _notes(one))
 
 
 def _notes(one: Shown) -> list[str]:
-    """Return what a reader must know of the marks that are in a table."""
-    rows = [row for group in one.groups for row in group]
-    reasons = dict.fromkeys(row.reason.partition(":")[0] for row in rows if row.reason)
+    """Say what a reader must know of the marks that are in a table."""
+    rows = one.rows
     notes = []
     if any(low != high for row in rows if row.rank is not None for low, high in [row.rank]):
         notes.append(f"a range of ranks: {'tied' if one.by in COSTS else 'not separated from its neighbours'}")
@@ -228,143 +205,142 @@ def _notes(one: Shown) -> list[str]:
     meaning = {
         "oracle": "it was given what it is judged by",
         "partial": "not every trace was scored",
-        "no value": f"no {HEADINGS.get(one.by, one.by)}",
+        "no value": f"no {_heading(one.by)}",
     }
-    notes += [f"{WORDS.get(reason, reason)}: not ranked, {meaning[reason]}" for reason in reasons]
-    return notes
+    reasons = dict.fromkeys(row.reason.partition(":")[0] for row in rows if row.reason)
+    return notes + [f"{WORDS.get(reason, reason)}: not ranked, {meaning[reason]}" for reason in reasons]
 
 
 def published_grid(rows: Sequence[Row], parts: Sequence[str] = ()) -> Grid:
-    """Return published results of one task as a table; ``parts`` restricts the columns."""
+    """Published results of one task as a table; ``parts`` restricts the columns."""
     task = rows[0].task
-    found = [(part, metric) for row in rows for part, one in row.parts.items() for metric in one.metrics]
-    pairs = [pair for pair in dict.fromkeys(found) if not parts or pair[0] in parts]
+    found = dict.fromkeys((part, metric) for row in rows for part, one in row.parts.items() for metric in one.metrics)
+    pairs = [pair for pair in found if not parts or pair[0] in parts]
     listed = list(dict.fromkeys(row.source or "" for row in rows))
     several = any(part != task for part, _ in found)
-    headings = [_published_heading(task, part, metric, several) for part, metric in pairs]
-    lines = []
-    for row in rows:
-        values = [row.parts[part].metrics.get(metric) if part in row.parts else None for part, metric in pairs]
-        cells = [
-            _published(metric, None if one is None else one.value)
-            for (_, metric), one in zip(pairs, values, strict=True)
-        ]
-        lines.append((row.kind, scorer(row), *cells, f"[{listed.index(row.source or '') + 1}]"))
+
+    def heading(part: str, metric: str) -> str:
+        text = spec_of(metric).heading.replace("_", " ")
+        return f"{part.removeprefix(task).removeprefix('/') or 'mean'} {text}" if several else text
+
+    def value(row: Row, part: str, metric: str) -> str:
+        one = row.parts[part].metrics.get(metric) if part in row.parts else None
+        return fmt.metric(metric, None if one is None else one.value)
+
+    lines = [
+        [row.kind, scorer(row), *(value(row, *pair) for pair in pairs), f"[{listed.index(row.source or '') + 1}]"]
+        for row in rows
+    ]
     notes = [f"[{number}] {source}" for number, source in enumerate(listed, 1)]
     if any(row.uses_reference for row in rows):
         notes.append("* is given the reference answer")
     notes += dict.fromkeys(row.note for row in rows if row.note)
-    columns = (Head("kind"), Head("scorer", fold=True), *(Head(one, right=True) for one in headings), Head("source"))
-    title = f"{task}: published, not measured here and not ranked"
-    return Grid(title, columns, (tuple(lines),), tuple(notes))
-
-
-def _published_heading(task: str, part: str, metric: str, several: bool) -> str:
-    name = part.removeprefix(task).removeprefix("/")
-    heading = HEADINGS.get(metric, metric.replace("_", " "))
-    return f"{name or 'mean'} {heading}" if several else heading
-
-
-def _published(metric: str, value: float | None) -> str:
-    """Write a metric as its field does; costs relative to another labeler in percent of it."""
-    if value is not None and metric.startswith("relative_"):
-        return f"{100 * value:.0f}%"
-    return fmt.metric(metric, value)
+    values = (Column(heading(*pair), right=True) for pair in pairs)
+    heads = [Column("kind"), Column("scorer", fold=True), *values, Column("source")]
+    return _grid(f"{task}: published, not measured here and not ranked", heads, [tuple(lines)], notes)
 
 
 def tasks_grid(listing: Sequence[Mapping[str, Any]]) -> Grid:
-    """Return the tasks that have rows as a table."""
-    columns = (Head("task"), Head("measured", right=True), Head("published", right=True), Head("parts", fold=True))
+    """The tasks that have rows as a table."""
+    heads = [
+        Column("task"),
+        Column("measured", right=True),
+        Column("published", right=True),
+        Column("parts", fold=True),
+    ]
     rows = tuple(
-        (
+        [
             str(one["task"]),
             fmt.count(one["measured"]),
             fmt.count(one["published"]),
             ", ".join(part.removeprefix(f"{one['task']}/") for part in one["parts"]),
-        )
+        ]
         for one in listing
     )
-    return Grid("leaderboards", columns, (rows,), ("`cpmi-eval leaderboard show TASK` shows one",))
+    return _grid("leaderboards", heads, [rows], ["`cpmi-eval leaderboard show TASK` shows one"])
 
 
-def drawing(grid: Grid, console: Console) -> Group:
-    """Draw a table for a console; where that is too narrow, with intervals beneath values and costs in stacks."""
-    from rich.console import Group
-    from rich.text import Text
-
-    table = _drawn(grid if _width(grid) <= console.width else _stacked(grid))
-    return Group(Text(grid.title, style="italic"), table, *(Text(note, style="dim") for note in grid.notes), "")
+# --- for programs ----------------------------------------------------------------------------------------------------
 
 
-def _width(grid: Grid) -> int:
-    """Return the characters that a table takes where nothing is folded."""
-    rows = [row for section in grid.sections for row in section]
-    cells = [
-        max([*map(len, head.heading.split(" ")), *(len(row[at]) for row in rows)])
-        for at, head in enumerate(grid.columns)
+def document(boards: Sequence[Shown], published: Sequence[Row], names: Sequence[str] = ()) -> str:
+    """Boards and published rows as one JSON document.
+
+    A row holds everything that is known of it, with the results of its board's part; or what ``names``, columns of the
+    tables, pick. ``rank`` is ``[best, worst]``, or null where ``reason`` says why there is none.
+    """
+
+    def board(one: Shown) -> JSON:
+        rows = grid.records(board_grid(one, names)) if names else list(map(_row, one.rows))
+        about = {"part": one.board.part, "trace_set": one.board.traces, "title": one.board.title, "ranked_by": one.by}
+        return {**about, "total": one.total, "rows": rows}
+
+    return escape.json({"boards": list(map(board, boards)), "published": [form.as_dict(row) for row in published]})
+
+
+def _row(one: Placed) -> JSON:
+    rank = None if one.rank is None else list(one.rank)
+    place = {"rank": rank, "reason": one.reason, "bare": one.bare, "oracle": one.entry.row.oracle}
+    return {**place, **form.about(one.entry.row), **form.part_dict(one.entry.part)}
+
+
+def table(boards: Sequence[Shown], published: Sequence[Row], names: Sequence[str] = ()) -> str:
+    """One row for every result of every board, and for every part of a published row, in CSV.
+
+    Values are as in results.json: accuracies as fractions, times in seconds. A metric has further columns for the
+    bounds of its interval (``f1_low``, ``f1_high``) and for what it is counted over (``f1_n``). ``names`` picks columns
+    of the tables.
+    """
+    groups = [*(list(_lines(one, names)) for one in boards), *([one] for one in _published(published, names))]
+    header = dict.fromkeys([*ALWAYS, *(key for group in groups for key in group[0])])  # one for all of a board
+    return grid.csv(list(header), [line for group in groups for line in group])
+
+
+def _lines(one: Shown, names: Sequence[str]) -> Iterator[JSON]:
+    scored, traces, *basis = (found.column.name for found in _basis())
+    about = ("kind", "scorer", "model", "threshold", "aggregation")
+    everything = (*about, *one.board.metrics, scored, traces, *COSTS, *basis)
+    picked = [found for found in columns(one.board, names or everything) if found.column.name != "rank"]
+    for row in one.rows:
+        line: JSON = {"origin": "measured", "part": one.board.part, "trace_set": one.board.traces}
+        line |= {"rank": row.place, "reason": row.reason}
+        for found in picked:
+            name = found.column.name
+            line[name] = found.cell(row).value
+            if name in one.board.metrics:
+                value = row.entry.metric(name)
+                line |= {f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_n": value.n}
+            if name == "scorer":
+                line |= _scorer(row.entry.row)
+        yield line
+
+
+def _scorer(row: Row) -> JSON:
+    settings = json.dumps(row.settings, ensure_ascii=False, allow_nan=False) if row.settings else ""
+    return {"settings": settings, "uses_reference": str(row.uses_reference).lower()}
+
+
+def _published(rows: Sequence[Row], names: Sequence[str]) -> Iterator[JSON]:
+    for row in rows:
+        for part, found in row.parts.items():
+            line: JSON = {"origin": "published", "part": part, "kind": row.kind, "scorer": row.scorer, **_scorer(row)}
+            line |= {"threshold": row.threshold}
+            line |= {metric: value.value for metric, value in found.metrics.items()}
+            further = {"source": row.source, "note": row.note}
+            yield {key: one for key, one in line.items() if not names or key in names or key in ALWAYS} | further
+
+
+def html(title: str, boards: Sequence[Shown], runs: Sequence[Run], published: Sequence[Row]) -> str:
+    """Boards, the runs behind them and published rows as one HTML page."""
+    from cpmi_eval.reports import page
+
+    pages = [
+        page.Board(
+            one.board.part,
+            one.title,
+            one.by,
+            tuple(page.Placed(row.entry.row, row.place, row.reason, row.entry.run) for row in one.rows),
+        )
+        for one in boards
     ]
-    return sum(cells) + 2 * len(cells)
-
-
-def _drawn(grid: Grid) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in grid.columns:
-        heading = Text(head.heading.replace(" ", "\n").replace("@", "\n@"))
-        drawn.add_column(heading, justify="right" if head.right else "left", no_wrap=not head.fold, overflow="fold")
-    for section in grid.sections:
-        for row in section:
-            drawn.add_row(*map(Text, row))
-        drawn.add_section()
-    return drawn
-
-
-def _stacked(grid: Grid) -> Grid:
-    """Return a narrower table: intervals beneath their values, the columns of a stack beneath each other."""
-    runs: list[list[int]] = []
-    for place, head in enumerate(grid.columns):
-        if runs and head.stack and head.stack == grid.columns[runs[-1][-1]].stack:
-            runs[-1].append(place)
-        else:
-            runs.append([place])
-
-    def cell(row: Sequence[str], run: Sequence[int]) -> str:
-        said = [row[place] for place in run]
-        kept = [text for text in said if text != "–"] or said[:1]
-        return "\n".join(kept).replace(" [", "\n[")
-
-    sections = tuple(tuple(tuple(cell(row, run) for run in runs) for row in section) for section in grid.sections)
-    return Grid(
-        grid.title, tuple(_joined([grid.columns[place] for place in run]) for run in runs), sections, grid.notes
-    )
-
-
-def _joined(heads: Sequence[Head]) -> Head:
-    """Return one column in place of several; a word that all their headings begin with is said once."""
-    first, words = heads[0], [head.heading.split(" ") for head in heads]
-    if len(heads) > 1 and all(len(one) > 1 and one[0] == words[0][0] for one in words):
-        words = [words[0][:1], *(one[1:] for one in words)]
-    return Head(" ".join(" ".join(one) for one in words), first.right, first.fold, first.stack)
-
-
-def markdown(grid: Grid) -> str:
-    """Return a table in markdown, its title above it and its notes beneath."""
-    lines = [f"**{_escaped(grid.title)}**", ""]
-    lines.append(_line(head.heading for head in grid.columns))
-    lines.append(_line("---:" if head.right else "---" for head in grid.columns))
-    lines += [_line(row) for section in grid.sections for row in section]
-    return "\n".join([*lines, "", *(f"{_escaped(note)}  " for note in grid.notes)]).rstrip()
-
-
-def _line(cells: Any) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
-
-
-def _escaped(text: str) -> str:
-    for mark in "\\|*_[":
-        if mark in text:
-            text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    return page.page(title, pages, runs, published)

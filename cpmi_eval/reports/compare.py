@@ -1,44 +1,71 @@
-"""A comparison of labelers as a table: for a terminal, or as GitHub markdown."""
+"""A comparison of labelers as a table: under each cost, how much it is of the reference labeler's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from cpmi_eval.compare import Comparison, Costs, Row
+from cpmi_eval import registry
+from cpmi_eval.compare import Comparison
+from cpmi_eval.compare import Row as Labeled
+from cpmi_eval.metrics.spec import spec_of, specs_of
 from cpmi_eval.reports import format as fmt
-from cpmi_eval.reports.tables import HEADINGS
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line, Row
 
-METRICS = ("step_auc", "f1")  # of tasks with first errors; others show all that is no detail
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """One cost as a column: its name among the costs, its heading, and how it is written."""
-
-    name: str
-    heading: str
-    show: Callable[[Costs], str]
+COSTS = {
+    "seconds": ("wall time", fmt.seconds),
+    "device_seconds": ("{device} time", fmt.seconds),
+    "requested": ("tokens req.", fmt.compact),
+    "computed": ("tokens comp.", fmt.compact),
+    "generated": ("tokens gen.", fmt.compact),
+    "peak_memory_bytes": ("peak memory", fmt.memory),
+}
 
 
-def _columns(device: str) -> tuple[_Cost, ...]:
-    return (
-        _Cost("seconds", "wall time", lambda costs: fmt.seconds(costs.seconds)),
-        _Cost("device_seconds", f"{device.upper()} time", lambda costs: fmt.seconds(costs.device_seconds)),
-        _Cost("requested", "tokens req.", lambda costs: fmt.compact(costs.requested)),
-        _Cost("computed", "tokens comp.", lambda costs: fmt.compact(costs.computed)),
-        _Cost("generated", "tokens gen.", lambda costs: fmt.compact(costs.generated)),
-        _Cost("peak_memory_bytes", "peak memory", lambda costs: fmt.memory(costs.peak_memory_bytes)),
+def compare_report(comparison: Comparison) -> list[Grid | Line]:
+    """Set the labelers of a comparison side by side."""
+    # A labeler without a model uses no GPU.
+    device = "gpu" if any(row.device == "gpu" for row in comparison.rows) else "cpu"
+    metrics = _metrics(comparison)
+    headings = [
+        *(spec_of(name).heading for name in metrics),
+        *(heading.format(device=device.upper()) for heading, _ in COSTS.values()),
+        "scored",
+    ]
+    columns = (Column("labeler", fold=True), Column("kind"), *(Column(one, right=True) for one in headings))
+    rows: tuple[Row, ...] = tuple(
+        [
+            fmt.scorer(row.name, row.settings, row.uses_reference),
+            row.kind,
+            *(fmt.metric(name, row.metrics.get(name, {"value": None})["value"]) for name in metrics),
+            *(_cost(row, name, device) for name in COSTS),
+            Cell(
+                f"{row.scored}/{row.traces}" if row.failure is None else "failed",
+                "" if row.failure is None and row.scored == row.traces else "bold red",
+            ),
+        ]
+        for row in comparison.rows
     )
+    traces = f"{comparison.traces:,} traces" if comparison.traces else ""  # unknown where all labelers failed
+    task = comparison.config["task"] + (" (synthetic data)" if comparison.synthetic else "")
+    title = ", ".join(filter(None, [task, traces, comparison.config["model"]]))
+    notes = (*map(Line.of, _notes(comparison)), *(Line.of(line, "bold red") for line in _alarms(comparison)))
+    return [Grid(columns, (rows,), title, notes, narrow=True)]
+
+
+def _metrics(comparison: Comparison) -> list[str]:
+    """The metrics that have a column: all but those that are a part of another, first what needs no threshold."""
+    known = [name for row in comparison.rows for name, one in row.metrics.items() if not one.get("detail")]
+    if not known:
+        functions = [
+            registry.load("metrics", name) for name in registry.load("tasks", comparison.config["task"]).metrics
+        ]
+        known = [spec.name for function in functions for spec in specs_of(function) if "*" not in spec.name]
+    shown = [name for name in dict.fromkeys(known) if not spec_of(name).part_of]
+    return sorted(shown, key=lambda name: spec_of(name).decides)
 
 
 def relative(value: float | None) -> str:
-    """Return 0.0936 as ``9.4%``, 1.5 as ``150%``, 12.3 as ``12x``; a dash where there is no value."""
+    """0.0936 is ``9.4%``, 1.5 is ``150%``, 12.3 is ``12x``; a dash where there is no value."""
     if value is None:
         return "–"
     share = 100 * value
@@ -49,90 +76,11 @@ def relative(value: float | None) -> str:
     return f"{share:.2g}%" if share >= 0.01 or share == 0 else "<0.01%"
 
 
-def compare_table(comparison: Comparison) -> Group:
-    """Return the comparison for a terminal: under each cost, how much it is of the reference labeler's."""
-    table = Table(title=_title(comparison), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("labeler", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    device = _device(comparison)
-    columns = _columns(device)
-    for heading in (*_headings(comparison), *(one.heading for one in columns), "scored"):
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
-    for row in comparison.rows:
-        pairs = [_pair(row, one, device) for one in columns]
-        costs = [Text.assemble(shown, ("\n" + share if share else "", "dim")) for shown, share in pairs]
-        style = "" if row.failure is None and row.scored == row.traces else "bold red"
-        table.add_row(Text(_name(row)), row.kind, *_metrics(comparison, row), *costs, Text(_scored(row), style))
-    return Group(table, *map(Text, _notes(comparison)), *(Text(line, "bold red") for line in _alarms(comparison)))
-
-
-def compare_markdown(comparison: Comparison) -> str:
-    """Return the comparison as GitHub markdown: after each cost, how much it is of the reference labeler's."""
-    device = _device(comparison)
-    columns = _columns(device)
-    numbers = [*_headings(comparison), *(one.heading for one in columns), "scored"]
-    lines = [_line(["labeler", "kind", *numbers]), _line(["---", "---", *["---:"] * len(numbers)])]
-    for row in comparison.rows:
-        costs = [
-            f"{shown} ({share})" if share else shown for shown, share in (_pair(row, one, device) for one in columns)
-        ]
-        lines.append(_line([_escaped(_name(row)), row.kind, *_metrics(comparison, row), *costs, _scored(row)]))
-    notes = [_escaped(line) for line in (*_notes(comparison), *_alarms(comparison))]
-    return "\n\n".join([_escaped(_title(comparison)), "\n".join(lines), *notes])
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Keep markdown from reading a mark into what is text."""
-    for mark in "\\*|<`":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
-
-
-def _title(comparison: Comparison) -> str:
-    traces = f"{comparison.traces:,} traces" if comparison.traces else ""  # unknown where all labelers failed
-    task = comparison.config["task"] + (" (synthetic data)" if comparison.synthetic else "")
-    return ", ".join(filter(None, [task, traces, comparison.config["model"]]))
-
-
-def _device(comparison: Comparison) -> str:
-    """Return the device whose time is shown; a labeler without a model uses no GPU."""
-    return "gpu" if any(row.device == "gpu" for row in comparison.rows) else "cpu"
-
-
-def _name(row: Row) -> str:
-    return " ".join(filter(None, [row.name + ("*" if row.uses_reference else ""), fmt.settings(dict(row.settings))]))
-
-
-def _shown(comparison: Comparison) -> tuple[str, ...]:
-    """Return the names of the metrics that have a column."""
-    known = [name for row in comparison.rows for name, one in row.metrics.items() if not one.get("detail")]
-    if not known or set(METRICS) & set(known):
-        return METRICS
-    return tuple(dict.fromkeys(known))
-
-
-def _headings(comparison: Comparison) -> list[str]:
-    return [HEADINGS.get(name, name) for name in _shown(comparison)]
-
-
-def _metrics(comparison: Comparison, row: Row) -> list[str]:
-    values = [row.metrics.get(name, {"value": None})["value"] for name in _shown(comparison)]
-    return [fmt.metric(name, value) for name, value in zip(_shown(comparison), values, strict=True)]
-
-
-def _pair(row: Row, column: _Cost, device: str) -> tuple[str, str]:
-    """Return a cost and what it is of the reference labeler's (empty where nothing is relative)."""
-    if row.costs is None or (column.name == "device_seconds" and row.device != device):
-        return "–", ""
-    return column.show(row.costs), "" if row.relative is None else relative(row.relative[column.name])
-
-
-def _scored(row: Row) -> str:
-    return f"{row.scored}/{row.traces}" if row.failure is None else "failed"
+def _cost(row: Labeled, name: str, device: str) -> Cell:
+    if row.costs is None or (name == "device_seconds" and row.device != device):
+        return Cell("–")
+    _, form = COSTS[name]
+    return Cell(form(getattr(row.costs, name)), beneath="" if row.relative is None else relative(row.relative[name]))
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -157,9 +105,8 @@ def _basis(comparison: Comparison) -> str:
     if not comparison.shared:
         return "no relative costs: no trace was finished by all labelers"
     text = f"% and x: of the costs of {reference}, over the {comparison.shared:,} of {comparison.traces:,} traces"
-    if comparison.shared == comparison.traces:
-        return f"{text} that all labelers finished"
-    return f"{text} that all labelers finished; all other figures are over all traces"
+    rest = "" if comparison.shared == comparison.traces else "; all other figures are over all traces"
+    return f"{text} that all labelers finished{rest}"
 
 
 def _alarms(comparison: Comparison) -> Iterator[str]:

@@ -1,37 +1,48 @@
-"""Numbers as a person reads them."""
+"""Numbers as a person reads them; a dash where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from cpmi_eval.metrics.spec import spec_of
 
 
 def percent(value: float | None) -> str:
-    """Return 0.5234 as ``52.3``; a dash where there is no value."""
+    """0.5234 is ``52.3``."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def auc(value: float | None) -> str:
-    """Return 0.6123 as ``0.612``; a dash where there is no value."""
+    """0.6123 is ``0.612``."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def metric(name: str, value: float | None) -> str:
-    """Return a metric the way its field writes it: AUC as a fraction, accuracies and F1 in percent."""
-    return auc(value) if name.endswith("auc") else percent(value)
+    """A metric in its unit: areas as fractions, accuracies in percent, multiples in percent of what they are of."""
+    return in_unit(spec_of(name).unit, value)
 
 
-def interval(name: str, bounds: Sequence[float] | None) -> str:
-    """Return the bounds of a metric's interval as ``[17.4, 24.9]``; nothing where there is none."""
-    return "" if bounds is None else f"[{metric(name, bounds[0])}, {metric(name, bounds[1])}]"
+def in_unit(unit: str, value: float | None) -> str:
+    """A value of a metric of this unit."""
+    if unit == "multiple" and value is not None:
+        return f"{100 * value:.0f}%"
+    return auc(value) if unit == "fraction" else percent(value)
 
 
-def count(value: int) -> str:
-    """Return 1234567 as ``1,234,567``."""
-    return f"{value:,}"
+def interval(unit: str, bounds: Sequence[float | None] | None) -> str:
+    """Bounds of an interval, ``[17.4, 24.9]``; nothing where there are none."""
+    if bounds is None or None in bounds:
+        return ""
+    return f"[{in_unit(unit, bounds[0])}, {in_unit(unit, bounds[1])}]"
 
 
-def compact(value: int) -> str:
-    """Return 950 as ``950``, 12345 as ``12.3k``, 1234567 as ``1.23M``."""
+def count(value: int | None) -> str:
+    """1234567 is ``1,234,567``."""
+    return "–" if value is None else f"{value:,}"
+
+
+def compact(value: float) -> str:
+    """950 is ``950``, 12345 is ``12.3k``, 1234567 is ``1.23M``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -39,7 +50,7 @@ def compact(value: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return ``0.4 s``, ``12.3 s``, ``4 min 05 s`` or ``2 h 07 min``."""
+    """``0.4 s``, ``12.3 s``, ``4 min 05 s`` or ``2 h 07 min``."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -48,11 +59,16 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def memory(value: int) -> str:
-    """Return bytes as ``0.9 GB`` (10^9); a dash where nothing was measured."""
+def memory(value: float) -> str:
+    """Bytes as ``0.9 GB`` (10^9)."""
     return "–" if value == 0 else f"{value / 1e9:.1f} GB"
 
 
-def settings(values: dict[str, object]) -> str:
-    """Return ``a=1, b=x``."""
-    return ", ".join(f"{key}={value}" for key, value in values.items())
+def settings(values: Mapping[str, object] | None) -> str:
+    """``a=1, b=x``."""
+    return ", ".join(f"{key}={value}" for key, value in (values or {}).items())
+
+
+def scorer(name: str, values: Mapping[str, object] | None, uses_reference: bool = False) -> str:
+    """A scorer with its settings, marked where it is given the reference answer."""
+    return " ".join(filter(None, [name + ("*" if uses_reference else ""), settings(values)]))

@@ -2,93 +2,64 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from cpmi_eval.gate.check import Report
 from cpmi_eval.gate.checks import Check
-
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.text import Text
+from cpmi_eval.reports import escape, grid
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line, Row
 
 STYLES = {"pass": "green", "fail": "bold red", "skipped": "dim"}
 SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "skipped": "⚪ skipped"}
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+CHANGES = {"pass": "kept", "fail": "moved"}
 
 
 def verdict(report: Report) -> str:
-    """Return the outcome in a sentence."""
+    """The outcome in a sentence."""
     if report.failed:
         return f"failed: {', '.join(report.failed)}"
     skipped = [one.name for one in report.checks if one.verdict == "skipped"]
     return "passed" + (f"; not checked: {', '.join(skipped)}" if skipped else "")
 
 
-def table(report: Report, *, update: bool = False) -> Group:
-    """Return the report for a terminal; with ``update``, as what replacing the baseline changes."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
+def gate_report(report: Report, *, update: bool = False) -> list[Grid | Line]:
+    """Say of every check what moved; with ``update``, as what replacing the baseline changes."""
     title = f"{report.baseline}: what {report.run} changes" if update else f"{report.run} against {report.baseline}"
-    words = {"pass": "kept", "fail": "moved"} if update else {}
-    checks = Table(title=Text(title), title_justify="left")
-    checks.add_column("check", no_wrap=True)
-    checks.add_column("verdict", no_wrap=True)
-    checks.add_column("what moved", overflow="fold")
-    for one in report.checks:
-        lines = Text("\n".join((one.summary, *(f"  {line}" for line in one.lines))))
-        checks.add_row(one.name, Text(words.get(one.verdict, one.verdict), STYLES[one.verdict]), lines)
-    return Group(checks, *map(Text, report.notes), *(() if update else _outcome(report)))
+    lines: list[Grid | Line] = [_checks(report, CHANGES if update else {}, title, "  ")]
+    lines += map(Line.of, report.notes)
+    if not update:
+        lines.append(Line.of(verdict(report), STYLES["fail" if report.failed else "pass"]))
+        if report.failed:
+            lines.append(Line.of(f"if this is meant, make it the baseline: {report.update}"))
+    return lines
 
 
-def _outcome(report: Report) -> Iterator[Text]:
-    """Yield the last lines: whether it passed, and what to do otherwise."""
-    from rich.text import Text
-
-    yield Text(verdict(report), STYLES["fail" if report.failed else "pass"])
-    if report.failed:
-        yield Text(f"if this is meant, make it the baseline: {report.update}")
+def _checks(report: Report, words: dict[str, str], title: str = "", indent: str = "") -> Grid:
+    rows: tuple[Row, ...] = tuple(
+        [
+            one.name,
+            Cell(words.get(one.verdict, one.verdict), STYLES[one.verdict]),
+            "\n".join((one.summary, *(indent + line for line in one.lines))),
+        ]
+        for one in report.checks
+    )
+    return Grid((Column("check"), Column("verdict"), Column("what moved", fold=True)), (rows,), title, boxed=True)
 
 
 def markdown(report: Report) -> str:
-    """Return the report as GitHub-flavoured markdown."""
-    lines = [
-        f"### cpmi-eval check: {_escaped(verdict(report))}",
-        "",
-        f"{_code(str(report.run))} against {_code(str(report.baseline))}",
-        "",
-        "| check | verdict | what moved |",
-        "| --- | --- | --- |",
+    """Write the report as GitHub-flavoured markdown."""
+    parts = [
+        f"### cpmi-eval check: {escape.markdown(verdict(report))}",
+        f"{escape.code(str(report.run))} against {escape.code(str(report.baseline))}",
+        grid.markdown([_checks(report, SIGNS)]),
+        "\n".join(f"- {escape.markdown(note)}" for note in report.notes),
+        f"If this is meant, make it the baseline: {escape.code(report.update)}" if report.failed else "",
     ]
-    for one in report.checks:
-        moved = "<br>".join(map(_escaped, (one.summary, *one.lines)))
-        lines.append(f"| {one.name} | {SIGNS[one.verdict]} | {moved} |")
-    if report.notes:
-        lines += ["", *(f"- {_escaped(note)}" for note in report.notes)]
-    if report.failed:
-        lines += ["", f"If this is meant, make it the baseline: {_code(report.update)}"]
-    return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    """Keep markdown and HTML from reading a mark into what is text."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\*_|`~\[\]#@])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """Return a code span that may hold backticks."""
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    pad = " " if "`" in text else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
+    return "\n\n".join(filter(None, parts))
 
 
 def junit(report: Report) -> str:
-    """Return the report as JUnit XML: a test case per check."""
+    """Write the report as JUnit XML: a test case per check."""
     verdicts = [one.verdict for one in report.checks]
     counts = {
         "tests": str(len(verdicts)),
@@ -99,28 +70,19 @@ def junit(report: Report) -> str:
     }
     whole = ElementTree.Element("testsuites", {"name": "cpmi-eval check", **counts})
     del whole.attrib["skipped"]  # the common schema has it for suites alone
-    suite = ElementTree.SubElement(whole, "testsuite", {"name": _xml(f"check of {report.run}"), **counts})
+    suite = ElementTree.SubElement(whole, "testsuite", {"name": escape.xml(f"check of {report.run}"), **counts})
     facts = ElementTree.SubElement(suite, "properties")
     for name, value in (("run", report.run), ("baseline", report.baseline), *(("note", one) for one in report.notes)):
-        ElementTree.SubElement(facts, "property", {"name": name, "value": _xml(str(value))})
+        ElementTree.SubElement(facts, "property", {"name": name, "value": escape.xml(str(value))})
     for one in report.checks:
         case = ElementTree.SubElement(suite, "testcase", {"name": one.name, "classname": "cpmi-eval", "time": "0"})
-        _fill(case, one)
+        _said(case, one).text = escape.xml("\n".join((one.summary, *one.lines)))
     ElementTree.indent(whole)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(whole, encoding="unicode")
 
 
-def _fill(case: ElementTree.Element, check: Check) -> None:
-    text = "\n".join((check.summary, *check.lines))
+def _said(case: ElementTree.Element, check: Check) -> ElementTree.Element:
+    """Add the element that holds what a check says."""
     if check.verdict == "fail":
-        failure = {"message": _xml(check.summary), "type": check.name}
-        ElementTree.SubElement(case, "failure", failure).text = _xml(text)
-    elif check.verdict == "skipped":
-        ElementTree.SubElement(case, "skipped").text = _xml(text)
-    else:
-        ElementTree.SubElement(case, "system-out").text = _xml(text)
-
-
-def _xml(text: str) -> str:
-    """Replace what XML cannot hold."""
-    return _NOT_XML.sub("�", text)
+        return ElementTree.SubElement(case, "failure", {"message": escape.xml(check.summary), "type": check.name})
+    return ElementTree.SubElement(case, "skipped" if check.verdict == "skipped" else "system-out")

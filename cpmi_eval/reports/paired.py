@@ -1,62 +1,38 @@
-"""A paired comparison of runs as tables: for a terminal, or as GitHub markdown."""
+"""A paired comparison of runs as tables: the runs, each with a letter, and then a row for each comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from cpmi_eval.metrics.paired import Comparison, Comparisons
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.records import Run
 from cpmi_eval.reports import format as fmt
-from cpmi_eval.reports.tables import HEADINGS
+from cpmi_eval.reports.grid import Cell, Column, Grid, Line
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MATCHES = ("matches of\nfirst only", "matches of\nsecond only", "McNemar p\n(Holm)")
 
 
-def paired_table(found: Comparisons) -> Group:
-    """Return the comparisons for a terminal: the runs, each with a letter, and then a row for each comparison."""
-    runs = _table(_title(found), _RUNS, right=())
-    for cells in _runs(found):
-        runs.add_row(*map(Text, cells))
-    headings = _headings(found)
-    tests = _table(None, headings, right=headings[2:-1])
-    for one in found.comparisons:
-        style = "bold" if one.better(found.alpha) is not None else ""
-        tests.add_row(*map(Text, _cells(found, one)[:-1]), Text(_verdict(found, one), style))
-    return Group(runs, tests, *map(Text, _notes(found)))
-
-
-def paired_markdown(found: Comparisons) -> str:
-    """Return the comparisons as GitHub markdown."""
-    headings = _headings(found)
-    runs = [_line(_RUNS), _line(["---"] * len(_RUNS)), *map(_line, _runs(found))]
-    marks = ["---", "---", *["---:"] * (len(headings) - 3), "---"]
-    tests = [_line(headings), _line(marks), *(_line(_cells(found, one)) for one in found.comparisons)]
-    return "\n\n".join([_escaped(_title(found)), "\n".join(runs), "\n".join(tests), *map(_escaped, _notes(found))])
-
-
-def _table(title: str | None, headings: list[str], right: list[str] | tuple[()]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(
-            heading, justify="right" if heading in right else "left", overflow="fold", no_wrap=heading in right
-        )
-    return table
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
-
-
-def _escaped(text: str) -> str:
-    """Keep markdown from reading a mark into what is text."""
-    for mark in "\\*|<`":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+def paired_report(found: Comparisons) -> list[Grid | Line]:
+    """Say of every comparison what differs by how much, and whether that is more than chance."""
+    runs = [
+        [_letter(place), str(run.path), _labeler(run), _model(run), _threshold(run), _scored(found, place)]
+        for place, run in enumerate(found.runs)
+    ]
+    about = tuple(Column(one, fold=True) for one in ("", "run", "labeler", "model", "threshold", "scored"))
+    numbers = ["first", "second", "difference", "95% interval", "p", "p\n(Holm)", *(MATCHES if _matched(found) else ())]
+    tests = (
+        *(Column(one, fold=True) for one in ("runs", "metric")),
+        *(Column(one, right=True) for one in numbers),
+        Column("verdict", fold=True),
+    )
+    return [
+        Grid(about, (tuple(runs),), _title(found)),
+        Grid(
+            tests, (tuple(_cells(found, one) for one in found.comparisons),), notes=tuple(map(Line.of, _notes(found)))
+        ),
+    ]
 
 
 def _title(found: Comparisons) -> str:
@@ -67,23 +43,15 @@ def _title(found: Comparisons) -> str:
     return f"{name}{synthetic}, {found.aligned.traces:,} traces{over}"
 
 
-_RUNS = ["", "run", "labeler", "model", "threshold", "scored"]
-
-
-def _runs(found: Comparisons) -> Iterator[list[str]]:
-    for place, run in enumerate(found.runs):
-        yield [_letter(place), str(run.path), _labeler(run), _model(run), _threshold(run), _scored(found, place)]
-
-
 def _letter(place: int) -> str:
-    """Return A, B, ..., Z, A1, B1, ..."""
+    """A, B, ..., Z, A1, B1, ..."""
     turn, at = divmod(place, len(LETTERS))
     return LETTERS[at] + (str(turn) if turn else "")
 
 
 def _labeler(run: Run) -> str:
-    labeler, args = run.summary["labeler"], run.summary["config"].get("labeler_args") or {}
-    return " ".join(filter(None, [labeler["name"] + ("*" if labeler["uses_reference"] else ""), fmt.settings(args)]))
+    labeler = run.summary["labeler"]
+    return fmt.scorer(labeler["name"], run.summary["config"].get("labeler_args"), labeler["uses_reference"])
 
 
 def _model(run: Run) -> str:
@@ -91,7 +59,7 @@ def _model(run: Run) -> str:
 
 
 def _threshold(run: Run) -> str:
-    """Return the protocol and, where there is one, its cut; of selection tasks the aggregation instead."""
+    """The protocol and, where there is one, its cut; of selection tasks the aggregation instead."""
     if run.summary.get("selects"):
         return str(run.summary["labeler"]["aggregation"])
     rule = run.summary["threshold"]
@@ -106,33 +74,26 @@ def _scored(found: Comparisons, place: int) -> str:
     return f"{sum(one.scores is not None for one in outcomes)}/{len(outcomes)}"
 
 
-def _headings(found: Comparisons) -> list[str]:
-    names = ["runs", "metric", "first", "second", "difference", "95% interval", "p", "p\n(Holm)"]
-    return [*names, *(_MATCHES if _has_matches(found) else []), "verdict"]
-
-
-_MATCHES = ["matches of\nfirst only", "matches of\nsecond only", "McNemar p\n(Holm)"]
-
-
-def _has_matches(found: Comparisons) -> bool:
+def _matched(found: Comparisons) -> bool:
     return any(one.matches is not None for one in found.comparisons)
 
 
-def _cells(found: Comparisons, one: Comparison) -> list[str]:
-    pair, metric = f"{_letter(one.a)} – {_letter(one.b)}", HEADINGS.get(one.metric, one.metric)
-    matches = ["–"] * (len(_MATCHES) if _has_matches(found) else 0)
-    if one.difference is None:
-        return [pair, metric, *["–"] * 6, *matches, _verdict(found, one)]
+def _cells(found: Comparisons, one: Comparison) -> list[str | Cell]:
+    pair, name, seen = f"{_letter(one.a)} – {_letter(one.b)}", one.metric, one.difference
+    matches = ["–"] * (len(MATCHES) if _matched(found) else 0)
+    if seen is None:
+        return [pair, spec_of(name).heading, *["–"] * 6, *matches, "not compared"]
     if one.matches is not None:
         matches = [fmt.count(one.matches.only_a), fmt.count(one.matches.only_b), _p(one.matches_adjusted)]
-    seen, name = one.difference, one.metric
     low_high = "–" if seen.interval is None else " to ".join(_signed(name, bound) for bound in seen.interval)
     values = [fmt.metric(name, seen.value_a), fmt.metric(name, seen.value_b), _signed(name, seen.difference)]
-    return [pair, metric, *values, low_high, _p(seen.p), _p(one.adjusted), *matches, _verdict(found, one)]
+    best = one.better(found.alpha)
+    verdict = Cell("no difference shown") if best is None else Cell(f"{_letter(best)} is better", "bold")
+    return [pair, spec_of(name).heading, *values, low_high, _p(seen.p), _p(one.adjusted), *matches, verdict]
 
 
 def _signed(metric: str, value: float) -> str:
-    """Return a difference as the metric is written, with its sign."""
+    """A difference as the metric is written, with its sign."""
     text = fmt.metric(metric, abs(value))
     if not any(digit in text for digit in "123456789"):
         return text
@@ -140,17 +101,10 @@ def _signed(metric: str, value: float) -> str:
 
 
 def _p(value: float | None) -> str:
-    """Return 0.0312 as ``0.031``; very small ones as a bound."""
+    """0.0312 is ``0.031``; very small ones are a bound."""
     if value is None:
         return "–"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _verdict(found: Comparisons, one: Comparison) -> str:
-    if one.difference is None:
-        return "not compared"
-    best = one.better(found.alpha)
-    return "no difference shown" if best is None else f"{_letter(best)} is better"
 
 
 def _notes(found: Comparisons) -> Iterator[str]:
@@ -160,7 +114,7 @@ def _notes(found: Comparisons) -> Iterator[str]:
         yield "* is given the reference answer" + (", which the others are not" if False in given else "")
     for metric, place, reason in dict.fromkeys((one.metric, one.lacking, one.reason) for one in found.comparisons):
         if place is not None:
-            yield f"{HEADINGS.get(metric, metric)} of {_letter(place)} is not compared: it {reason}"
+            yield f"{spec_of(metric).heading} of {_letter(place)} is not compared: it {reason}"
     shown = [one.difference for one in found.comparisons if one.difference is not None]
     if shown:
         yield (
@@ -168,7 +122,7 @@ def _notes(found: Comparisons) -> Iterator[str]:
             f"over problems, not adjusted; better: p (Holm) at most {found.alpha:g} and 0 outside the interval; "
             f"{max(one.problems for one in shown):,} problems, seed {found.seed}"
         )
-    if _has_matches(found):
+    if _matched(found):
         yield (
             "matches: the first error found exactly, or a correct trace left alone; McNemar's test counts all traces "
             "alike, whereas F1 balances the two kinds, so that they may disagree"

@@ -2,115 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.description import read as read_model
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.reports import best_of_n
 from cpmi_eval.reports import format as fmt
+from cpmi_eval.reports.grid import BLANK, Cell, Column, Grid, Line, fact
 from cpmi_eval.types import JSON
 
-HEADINGS = {"step_auc": "AUC", "outcome_auc": "AUC", "f1": "F1", "acc_error": "acc err.", "acc_correct": "acc corr."}
+COVERAGE = {"traces": "traces", "scored": "scored", "no_reference": "no ref.", "failed": "failed"}
 
 
-def run_report(summary: JSON, rows: Sequence[JSON], path: str) -> Group:
-    """Return everything one run has to say: quality, cost, failures, and what the numbers rest on."""
-    parts = (*best_of_n.tables(summary), *_failures(summary, rows), "", *_cost(summary), "", *_basis(summary, path))
-    return Group(_quality(summary), *parts)
+def run_report(summary: JSON, rows: Sequence[JSON], path: str) -> list[Grid | Line]:
+    """Say everything of one run: quality, cost, failures, and what the numbers rest on."""
+    parts = (*best_of_n.tables(summary), *_failures(summary, rows))
+    return [_quality(summary), *parts, BLANK, *_cost(summary), BLANK, *_basis(summary, path)]
 
 
-def _quality(summary: JSON) -> Table:
-    config = summary["config"]
+def _quality(summary: JSON) -> Grid:
+    config, parts, results = summary["config"], summary["coverage"], summary["results"]
+    names = [name for name, metric in results[config["task"]].items() if not metric.get("detail")]
+    headings = (*(spec_of(name).heading for name in names), *COVERAGE.values())
+    columns = (Column("task", fold=True), *(Column(one, right=True, fold=True) for one in headings))
+    sections = [tuple(_row(part, results[part], names, parts[part]) for part in results if part in parts)]
+    if len(parts) > 1:
+        total = {key: sum(one[key] for one in parts.values()) for key in COVERAGE}
+        sections.append((_row(f"{config['task']} (mean)", results[config["task"]], names, total),))
+    known = any("interval" in one for metrics in results.values() for one in metrics.values())
+    note = (Line.of("in brackets: 95% interval, bootstrap over problems", "dim"),) if known else ()
     title = f"{config['labeler']} on {config['task']}" + (" (synthetic data)" if summary["synthetic"] else "")
-    table = Table(title=title, title_justify="left")
-    table.add_column("task")
-    names = [name for name, metric in summary["results"][config["task"]].items() if not metric.get("detail")]
-    for name in names:
-        table.add_column(HEADINGS.get(name, name), justify="right")
-    for heading in ("traces", "scored", "no ref.", "failed"):
-        table.add_column(heading, justify="right")
-    parts = summary["coverage"]
-    for task, metrics in summary["results"].items():
-        if task in parts:
-            coverage = parts[task]
-        elif len(parts) > 1:
-            coverage = {key: sum(part[key] for part in parts.values()) for key in _COVERAGE}
-            table.add_section()
-            task = f"{task} (mean)"
-        else:
-            continue
-        cells = [_with_interval(name, metrics.get(name, {})) for name in names]
-        table.add_row(task, *cells, *(_counted(key, coverage[key]) for key in _COVERAGE))
-    if any("interval" in one for metrics in summary["results"].values() for one in metrics.values()):
-        table.caption, table.caption_justify = "in brackets: 95% interval, bootstrap over problems", "left"
-    return table
+    return Grid(columns, tuple(sections), title, note, boxed=True)
 
 
-def _with_interval(name: str, metric: JSON) -> Text:
-    """Return a value with its interval beneath."""
-    bounds = fmt.interval(name, metric.get("interval"))
-    return Text.assemble(fmt.metric(name, metric.get("value")), *([("\n" + bounds, "dim")] if bounds else []))
+def _row(name: str, metrics: JSON, names: Sequence[str], coverage: JSON) -> list[str | Cell]:
+    found = [(spec_of(one).unit, metrics.get(one, {})) for one in names]
+    values = [
+        Cell(fmt.in_unit(unit, one.get("value")), beneath=fmt.interval(unit, one.get("interval")))
+        for unit, one in found
+    ]
+    alarms = {key: key in ("no_reference", "failed") and coverage[key] > 0 for key in COVERAGE}
+    return [name, *values, *(Cell(fmt.count(coverage[key]), "bold red" if bad else "") for key, bad in alarms.items())]
 
 
-_COVERAGE = ("traces", "scored", "no_reference", "failed")
-
-
-def _counted(key: str, value: int) -> Text:
-    alarming = key in ("no_reference", "failed") and value > 0
-    return Text(fmt.count(value), style="bold red" if alarming else "")
-
-
-def _cost(summary: JSON) -> Iterator[Text]:
+def _cost(summary: JSON) -> Iterator[Line]:
     cost = summary["cost"]
     tokens, wall = cost["tokens"], cost["wall_seconds"]
     requested, computed, generated = tokens["requested"], tokens["computed"], tokens["generated"]
     scoring = wall.get("score", 0.0)
     sessions = f" (over {cost['sessions']} sessions)" if cost["sessions"] > 1 else ""
     loading = fmt.seconds(wall["total"] - scoring)
-    yield _fact(
+    yield fact(
         "wall time", f"{fmt.seconds(wall['total'])} = scoring {fmt.seconds(scoring)} + loading {loading}{sessions}"
     )
     if scoring and cost.get("waited_seconds") is not None:
         waited = cost["waited_seconds"]
-        yield _fact("device", f"waited {fmt.seconds(waited)} of scoring for the host ({waited / scoring:.0%})")
+        yield fact("device", f"waited {fmt.seconds(waited)} of scoring for the host ({waited / scoring:.0%})")
     if "workers" in cost:
         lost = f"; {cost['worker_restarts']} lost, {cost['retried_batches']} batches given out again"
-        yield _fact("workers", f"{cost['workers']}{lost if cost['worker_restarts'] else ''}")
+        yield fact("workers", f"{cost['workers']}{lost if cost['worker_restarts'] else ''}")
     shared = ""
     if computed and scoring:
         shared = f" ({requested / computed:.1f}x fewer; {computed / scoring:,.0f} per second)"
-    yield _fact("tokens", f"{requested:,} requested, {computed:,} computed{shared}, {generated:,} generated")
-    yield _fact("memory", f"{fmt.memory(cost['peak_memory_bytes'])} at peak")
+    yield fact("tokens", f"{requested:,} requested, {computed:,} computed{shared}, {generated:,} generated")
+    yield fact("memory", f"{fmt.memory(cost['peak_memory_bytes'])} at peak")
 
 
-def _fact(name: str, text: str) -> Text:
-    return Text.assemble((f"{name:<10}", "dim"), text)
-
-
-def _failures(summary: JSON, rows: Sequence[JSON]) -> Iterator[Any]:
+def _failures(summary: JSON, rows: Sequence[JSON]) -> Iterator[Grid | Line]:
     if not summary["errors"]:
         return
-    table = Table(title="traces without a score (counted as misses)", title_justify="left")
-    for heading in ("reason", "traces", "for instance"):
-        table.add_column(heading, overflow="fold")
-    for kind, n in summary["errors"].items():
-        example = next(row for row in rows if row["error"] and row["error"]["kind"] == kind)
-        table.add_row(kind, fmt.count(n), Text(f"{example['id']}: {example['error']['message']}"))
-    yield ""
-    yield table
+    examples = {
+        kind: next(row for row in rows if row["error"] and row["error"]["kind"] == kind) for kind in summary["errors"]
+    }
+    yield BLANK
+    yield failures(
+        "traces without a score (counted as misses)",
+        [
+            (kind, n, f"{examples[kind]['id']}: {examples[kind]['error']['message']}")
+            for kind, n in summary["errors"].items()
+        ],
+    )
 
 
-def _basis(summary: JSON, path: str) -> Iterator[Text]:
+def failures(title: str, kinds: Iterable[tuple[str, int, str]]) -> Grid:
+    """Failures by kind: how many there are, and one of them."""
+    columns = tuple(Column(heading, fold=True) for heading in ("reason", "traces", "for instance"))
+    return Grid(columns, (tuple([kind, fmt.count(n), example] for kind, n, example in kinds),), title, boxed=True)
+
+
+def _basis(summary: JSON, path: str) -> Iterator[Line]:
     """Yield the lines that say what the numbers depend on."""
     config, rule = summary["config"], summary["threshold"]
     facts = {
-        "labeler": " ".join(filter(None, [config["labeler"], fmt.settings(config["labeler_args"])]))
+        "labeler": fmt.scorer(config["labeler"], config["labeler_args"])
         + (" – uses the reference answer" if summary["labeler"]["uses_reference"] else ""),
         "threshold": "" if summary.get("selects") else _rule(rule),
         **best_of_n.facts(summary),
@@ -123,15 +109,15 @@ def _basis(summary: JSON, path: str) -> Iterator[Text]:
     }
     for name, text in facts.items():
         if text:
-            yield _fact(name, text)
+            yield fact(name, text)
 
 
 def _model(model: ModelDescription | None) -> str:
     if model is None:
         return "none"
     name = " ".join(filter(None, [model.model, model.version[:12]]))
-    scorer = model.scorer and f"scorer {model.scorer}"
-    return ", ".join(filter(None, [name, model.dtype, model.device, scorer]))
+    way = {"trie": "prefix sharing on", "pairwise": "prefix sharing off"}.get(model.scorer or "", model.scorer)
+    return ", ".join(filter(None, [name, model.dtype, model.device, way]))
 
 
 def _rule(rule: JSON) -> str:

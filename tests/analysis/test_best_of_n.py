@@ -27,6 +27,7 @@ from cpmi_eval.metrics.best_of_n import AGGREGATIONS, expected_best, expected_pa
 from cpmi_eval.metrics.outcome import Metric, Outcome, metrics_of
 from cpmi_eval.records import read_run
 from cpmi_eval.reports.best_of_n import facts, tables
+from cpmi_eval.reports.grid import drawn
 from cpmi_eval.types import Candidate, Failure, Gold, StepScores, Trace, TraceFailure
 
 
@@ -365,7 +366,7 @@ def test_what_people_see(data: dict[str, Any]) -> None:
     summary = cpmi_eval.evaluate("marked", "math", output_path="run", **data).summary
     stream = io.StringIO()
     console = Console(width=130, file=stream)
-    console.print(*tables(summary), sep="\n")
+    console.print(drawn(list(tables(summary)), 130))
     for name, text in facts(summary).items():
         stream.write(f"{name}: {text}\n")
     snapshot.check("best_of_n", stream.getvalue())

@@ -26,7 +26,8 @@ from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
-from cpmi_eval.reports.compare import compare_markdown, relative
+from cpmi_eval.reports.compare import compare_report, relative
+from cpmi_eval.reports.grid import markdown
 from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure
 
 
@@ -384,7 +385,7 @@ def test_no_shared_trace_no_relative_costs(cli: Cli) -> None:
 def test_a_cost_of_zero_divides_nothing() -> None:
     comparison = go("mc(generated=0),paid(generated=5)")
     assert [row.relative["generated"] for row in comparison.rows] == [None, None]
-    assert "| 40 (–) |" in compare_markdown(comparison)
+    assert "| 40 (–) |" in markdown(compare_report(comparison))
 
 
 def test_the_reference_is_the_first_mc_or_the_one_that_is_named() -> None:
@@ -421,7 +422,7 @@ def test_seconds_of_a_gpu_are_not_set_against_those_of_a_cpu(monkeypatch: pytest
     assert rows["free"].relative["device_seconds"] is None
     assert rows["free"].relative["seconds"] == 0.0
     assert rows["paid"].relative["device_seconds"] == 1.0
-    header, _, _, free, _ = compare_markdown(comparison).split("\n\n")[1].splitlines()
+    header, _, _, free, _ = markdown(compare_report(comparison)).split("\n\n")[1].splitlines()
     assert "GPU time" in header
     assert "| 0.0 s (0%) | – |" in free
 
@@ -471,7 +472,7 @@ def test_a_model_that_cannot_be_loaded_fails_those_that_need_it() -> None:
     assert [row.failure for row in comparison.rows] == [*["the weights of 'broken' are damaged"] * 2, None]
     assert len(Counting.opened) == 1
     assert comparison.reference == "mc"
-    assert "no relative costs: mc failed; --relative_to takes another labeler" in compare_markdown(comparison)
+    assert "no relative costs: mc failed; --relative_to takes another labeler" in markdown(compare_report(comparison))
 
 
 def test_all_may_fail(cli: Cli) -> None:
@@ -669,7 +670,7 @@ def test_markdown(cli: Cli) -> None:
     assert cells[0][:6] == ["labeler", "kind", "AUC", "F1", "wall time", "CPU time"]
     assert cells[3][0] == r"paid\* seconds=42.5, generated=7, memory=1700000000, fails=b2"
     assert cells[3][4:] == [
-        "5 min 40 s (9.4%)", "11 min 20 s (9.4%)", "80 (100%)", "32 (100%)", "56 (<0.01%)", "1.7 GB (50%)", "7/8",
+        "5 min 40 s (9.4%)", "11 min 20 s (9.4%)", "80 (100%)", "32 (100%)", r"56 (\<0.01%)", "1.7 GB (50%)", "7/8",
     ]  # fmt: skip
     assert cells[6][-1] == "failed"
     assert any("over the 7 of 8 traces" in line for line in notes)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,8 @@ from cpmi_eval.metrics.solutions import SolutionDiagnostics
 from cpmi_eval.metrics.steps import LENGTHS, POSITIONS, StepDiagnostics
 from cpmi_eval.metrics.within import NAME, with_interval, within_position
 from cpmi_eval.records import Record, outcome, read_run
-from cpmi_eval.reports.diagnostics import report
+from cpmi_eval.reports.diagnostics import diagnostics_report
+from cpmi_eval.reports.grid import drawn
 from cpmi_eval.types import Candidate, Gold
 
 
@@ -379,8 +379,8 @@ EMPTY: dict[str, list[Record]] = {
 @pytest.mark.parametrize("case", EMPTY)
 def test_what_is_not_defined_is_none(case: str, undecided: bool) -> None:
     found = diagnose(EMPTY[case], undecided)
-    text = json.dumps(found.as_dict(), allow_nan=False)
-    assert shown({"task/part": json.loads(text)})
+    json.dumps(found.as_dict(), allow_nan=False)
+    assert shown({"task/part": found})
     steps = steps_of(found)
     if case in ("none at all", "not annotated"):
         assert (steps.scorer.f1, steps.scorer.step_auc) == (Metric(None, 0), Metric(None, 0))
@@ -456,7 +456,8 @@ def test_solutions_count_as_right_or_wrong() -> None:
     assert found.coverage.unscored["right"].n == sum(map(right, records))
     assert found.coverage.unscored["wrong"].n == len(records) - sum(map(right, records))
     assert list(found.last_minimum) == ["all", "wrong", "right"]
-    assert shown({"math/test": json.loads(json.dumps(found.as_dict(), allow_nan=False))})
+    json.dumps(found.as_dict(), allow_nan=False)
+    assert shown({"math/test": found})
 
 
 def test_negative_scores_have_no_product_and_are_no_probabilities() -> None:
@@ -476,16 +477,16 @@ def test_solutions_of_which_none_is_scored() -> None:
 # --- what people see ------------------------------------------------------------------------------------------------
 
 
-def shown(document: dict[str, Any]) -> str:
+def shown(found: dict[str, Diagnostics]) -> str:
     console = Console(width=110, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(report(document))
+        console.print(drawn(diagnostics_report(found), 110))
     return captured.get()
 
 
 def test_tables_fit_a_terminal_of_110_columns() -> None:
     found = diagnose(random_traces(0, 300), False)
-    text = shown({"task/part": found.as_dict()})
+    text = shown({"task/part": found})
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 110
     steps = steps_of(found)

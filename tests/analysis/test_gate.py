@@ -804,7 +804,7 @@ def test_junit_has_a_test_case_per_check(cli: Cli, moved: tuple[str, ...]) -> No
     assert (cases["speed"][0].attrib, "too short" in (cases["speed"][0].text or "")) == ({}, True)
     failure = cases["scores"][0]
     assert "the largest deviation is 0.5" in failure.get("message", "")
-    assert "a|b<c>&�*_`, step 0" in (failure.text or "")
+    assert r"a|b<c>&\x07*_`, step 0" in (failure.text or "")
 
 
 def test_markdown_is_a_table_that_no_name_breaks(cli: Cli, moved: tuple[str, ...]) -> None:
@@ -817,7 +817,7 @@ def test_markdown_is_a_table_that_no_name_breaks(cli: Cli, moved: tuple[str, ...
     assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
     (scores,) = [line for line in rows if line.startswith("| scores |")]
     assert "❌ fail" in scores
-    assert "a\\|b&lt;c&gt;&amp;" in scores
+    assert r"a\|b\<c>&\\x07\*\_\`, step 0" in scores
     assert "the largest deviation is 0.5" in scores
     assert f"`cpmi-eval check {moved[1]} --baseline {moved[3]} --update`" in lines[-1]
 

@@ -548,7 +548,8 @@ def test_tables_name_runs_and_verdicts(
 def test_what_people_see(style: str) -> None:
     from rich.console import Console
 
-    from cpmi_eval.reports.paired import paired_markdown, paired_table
+    from cpmi_eval.reports.grid import drawn, markdown
+    from cpmi_eval.reports.paired import paired_report
 
     good, poor = made(1, 0.6, "runs/a|b"), made(2, 0, "runs/b")
     model = {"backend": "hf", "model": "smollm2-135m", "device": "cpu"}
@@ -560,10 +561,10 @@ def test_what_people_see(style: str) -> None:
     poor = replace(poor, records=(*poor.records[:3], failed, *poor.records[4:-1]))
     found = compare_runs([good, poor, ranks], shared=True)
     if style == "markdown":
-        snapshot.check("paired_markdown", paired_markdown(found))
+        snapshot.check("paired_markdown", markdown(paired_report(found)))
         return
     console = Console(width=130, record=True, file=io.StringIO())
-    console.print(paired_table(found))
+    console.print(drawn(paired_report(found), 130))
     snapshot.check("paired", console.export_text())
 
 

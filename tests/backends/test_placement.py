@@ -40,15 +40,17 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("how", SPREAD)
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_scores_and_completions_are_those_of_one_device(folder, tmp_path, how, scorer):
-    whole = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), scorer=scorer, args={"row_tokens": 32})
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_scores_and_completions_are_those_of_one_device(folder, tmp_path, how, prefix_sharing):
+    whole = HFBackend(
+        tinymodels.model("llama"), tinymodels.tokenizer(), prefix_sharing=prefix_sharing, args={"row_tokens": 32}
+    )
 
     spread = AutoModelForCausalLM.from_pretrained(
         folder, device_map=SPREAD[how], offload_folder=tmp_path / "off"
     ).eval()
     assert any(weight.device.type == "meta" for weight in spread.parameters())
-    one = HFBackend(spread.eval(), tinymodels.tokenizer(), scorer=scorer, args={"row_tokens": 32})
+    one = HFBackend(spread.eval(), tinymodels.tokenizer(), prefix_sharing=prefix_sharing, args={"row_tokens": 32})
     assert (one.describe().device, one.describe().generator) == ("cpu", "plain")
     got = [result.total for result in one.loglikelihood(REQUESTS)]
     assert got == pytest.approx([result.total for result in whole.loglikelihood(REQUESTS)], abs=1e-5)
@@ -97,7 +99,7 @@ def test_quantized_models_are_scored_alike_by_both_scorers(folder, bits):
         pytest.skip(f"bitsandbytes does not run here: {error}")
     assert any("Linear4bit" in type(m).__name__ or "Linear8bit" in type(m).__name__ for m in one.model.modules())
     trie = [result.total for result in one.loglikelihood(REQUESTS)]
-    other = HFBackend(one.model, one.encoder.tokenizer, scorer="pairwise")
+    other = HFBackend(one.model, one.encoder.tokenizer, prefix_sharing=False)
     allowed = {"4bit": 0.05, "8bit": 1.0}[bits]  # 8 bits round activations too
     assert trie == pytest.approx(
         [result.total for result in other.loglikelihood(REQUESTS)], abs=allowed

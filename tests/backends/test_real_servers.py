@@ -113,12 +113,12 @@ def _check_sampling(backend, oracle: HFBackend) -> None:
 
 @pytest.fixture
 def straight() -> HFBackend:
-    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), scorer="pairwise")
+    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), prefix_sharing=False)
 
 
 @pytest.fixture
 def straight_with_bos() -> HFBackend:
-    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(True), scorer="pairwise")
+    return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(True), prefix_sharing=False)
 
 
 # --- starting and ending ----------------------------------------------------------------------------------------

@@ -614,7 +614,7 @@ def test_wrong_settings_are_refused(args: dict[str, Any]) -> None:
         ServerBackend.check(options(**args))
 
 
-@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"device": "cpu"}, {"scorer": "pairwise"}])
+@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"device": "cpu"}, {"prefix_sharing": False}])
 def test_settings_that_would_do_nothing_are_refused(changed: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="would do nothing"):
         ServerBackend.check(BackendOptions("m", {"base_url": "http://127.0.0.1:9/v1"}, **changed))
@@ -729,11 +729,15 @@ def test_failed_requests_cost_their_traces_alone(stubs: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [stubserver.status(500), stubserver.reset, drop("usage"), stubserver.body(b'{"error": "x"}')],
+    ("fault", "give_up"),
+    [
+        (stubserver.status(500), 5),
+        (stubserver.reset, 10_000),
+        (drop("usage"), 5),
+        (stubserver.body(b'{"error": "x"}'), 10_000),
+    ],
     ids=["500", "reset", "no usage", "error with 200"],
 )
-@pytest.mark.parametrize("give_up", [5, 10_000])
 def test_a_server_that_dies_stops_the_run_which_resumes_as_if_nothing_had_been(
     fault: Fault, give_up: int, stubs: Any, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from commandline import Cli, Outcome
 from shop import Register
 
 from cpmi_eval import StepScores, __version__
+from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.store import ROW_KEYS, to_lines, write_json
 
@@ -65,6 +66,30 @@ def test_flags_before_environment_before_file_before_defaults(cli: Cli, monkeypa
     config = config_of("a")
     assert (config["limit"], config["seed"], config["task_args"]) == (4, 3, {"n": 8})
     assert (config["threshold"], config["scorer"]) == ("native", "trie")
+
+
+def test_prefix_sharing_has_its_old_name_for_one_more_version(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = ("run", "--labeler", "random", "--task", "synthetic", "--limit", "2")
+    Path("new.yaml").write_text("prefix_sharing: off\n")
+    Path("old.yaml").write_text("scorer: pairwise\n")
+    new = (("--prefix_sharing", "off"), ("--config", "new.yaml"))
+    old = (("--scorer", "pairwise"), ("--config", "old.yaml"))
+    for number, how in enumerate((*new, *old)):
+        caplog.clear()
+        done = cli(*random, *how, "--output_path", str(number))
+        assert done.code == 0, done.err
+        assert ("scorer pairwise is now prefix_sharing off" in caplog.text) == (how in old)
+        assert config_of(str(number))["scorer"] == "pairwise"  # as ever in files: fingerprints stay what they are
+    caplog.clear()
+    assert cli("run", "--config", "0/manifest.json", "--output_path", "0").code == 0
+    assert "is now" not in caplog.text
+    monkeypatch.setenv("CPMI_EVAL_SCORER", "pairwise")
+    assert cli(*random, "--config", "1/manifest.json", "--prefix-sharing", "on", "--output_path", "on").code == 0
+    assert config_of("on")["scorer"] == "trie"
+    with pytest.raises(UsageError, match="prefix_sharing must be true or false"):
+        RunConfig("random", "synthetic", prefix_sharing="on")
 
 
 def test_everything_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +165,7 @@ UNKNOWN = {
     ),
     "backend": ((*CPMI, "--backend", "hff"), "unknown backend 'hff'. Did you mean 'hf'"),
     "subset": ((*RANDOM, "--subset", "arithmetics"), "unknown subset 'arithmetics'. Did you mean 'arithmetic'"),
-    "scorer": ((*CPMI, "--scorer", "tire"), "unknown scorer 'tire'. Did you mean 'trie'"),
+    "prefix sharing": ((*CPMI, "--prefix_sharing", "of"), "unknown prefix_sharing 'of'. Did you mean 'off'"),
     "labeler setting": (
         (*CPMI, "--labeler_args", "varaint=loo"),
         "unknown cpmi labeler setting 'varaint'. Did you mean 'variant'",

@@ -41,13 +41,13 @@ def ending(model, ends=ENDS):
 
 
 @cache
-def backend(name="llama", scorer="trie", dtype=torch.float32, bos=False, **args):
+def backend(name="llama", prefix_sharing=True, dtype=torch.float32, bos=False, **args):
     model = ending(tinymodels.model(name, dtype))
-    return HFBackend(model, tinymodels.tokenizer(bos), scorer=scorer, args={"row_tokens": 96, **args})
+    return HFBackend(model, tinymodels.tokenizer(bos), prefix_sharing=prefix_sharing, args={"row_tokens": 96, **args})
 
 
 @cache
-def long_backend(kind, scorer, **args):
+def long_backend(kind, prefix_sharing, **args):
     """A model with room for long completions: exact enough that hundreds of tokens agree on any machine."""
     config = {"llama": LlamaConfig, "mistral": MistralConfig}[kind](
         vocab_size=tinymodels.VOCABULARY,
@@ -65,7 +65,9 @@ def long_backend(kind, scorer, **args):
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, 0.3)
-    return HFBackend(ending(model, [1]), tinymodels.tokenizer(), scorer=scorer, args={"row_tokens": 96, **args})
+    return HFBackend(
+        ending(model, [1]), tinymodels.tokenizer(), prefix_sharing=prefix_sharing, args={"row_tokens": 96, **args}
+    )
 
 
 def texts(generation):
@@ -82,7 +84,7 @@ def drawn(results):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_shared_rollouts_are_those_of_transformers(name, way):
     """In float64: in float32 a near tie may fall either way, by the processor."""
-    expected = backend(name, "pairwise", torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
+    expected = backend(name, False, torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
     made = backend(name, dtype=torch.float64, slots=8).generate(PROMPTS, WAYS[way], SEEDS)
     assert drawn(made) == drawn(expected)
     assert [one.tokens.requested for one in made] == [one.tokens.requested for one in expected]
@@ -109,8 +111,8 @@ def test_long_completions_beside_short_ones(kind):
     """Own keys outgrow blocks of 64, 128 and 256 tokens, past the window; newcomers take the slots of the finished."""
     sampling = Sampling(330, top_p=0.95)
     seeds = [[1, 2], [3], [], [4], [5, 6, 7], [8]]
-    expected = long_backend(kind, "pairwise").generate(PROMPTS, sampling, seeds)
-    made = long_backend(kind, "trie", slots=3).generate(PROMPTS, sampling, seeds)
+    expected = long_backend(kind, False).generate(PROMPTS, sampling, seeds)
+    made = long_backend(kind, True, slots=3).generate(PROMPTS, sampling, seeds)
     assert drawn(made) == drawn(expected)
     lengths = [one.n_tokens for result in made for one in result.completions]
     assert max(lengths) == 330
@@ -119,8 +121,8 @@ def test_long_completions_beside_short_ones(kind):
 
 def test_long_completions_whatever_the_slots():
     sampling, seeds = Sampling(300), [[k] for k in range(6)]
-    few = long_backend("llama", "trie", slots=2).generate(PROMPTS, sampling, seeds)
-    assert drawn(long_backend("llama", "trie", slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
+    few = long_backend("llama", True, slots=2).generate(PROMPTS, sampling, seeds)
+    assert drawn(long_backend("llama", True, slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
 
 
 @pytest.mark.parametrize("args", [{"slots": 1}, {"slots": 3}, {"slots": 128}, {"row_tokens": 4}, {"row_tokens": 4000}])
@@ -130,9 +132,9 @@ def test_slots_and_row_sizes_change_nothing(args):
     assert drawn(backend(**args).generate(PROMPTS, sampling, seeds)) == drawn(expected)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_completions_depend_on_their_prompt_and_seed_alone(scorer):
-    one = backend(scorer=scorer, bos=True)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_completions_depend_on_their_prompt_and_seed_alone(prefix_sharing):
+    one = backend(prefix_sharing=prefix_sharing, bos=True)
     together = one.generate(PROMPTS, WAYS["pure"], SEEDS)
     backwards = one.generate(PROMPTS[::-1], WAYS["pure"], SEEDS[::-1])
     assert drawn(backwards)[::-1] == drawn(together)
@@ -155,24 +157,24 @@ def test_changing_one_branch_leaves_the_others(name):
     assert drawn(before)[-1] != drawn(after)[-1]
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_a_prompt_twice_with_the_same_seed_gives_the_same_twice(scorer):
-    first, second = backend(scorer=scorer).generate(["Ada has", "Ada has"], WAYS["pure"], [[5, 5], [5]])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_a_prompt_twice_with_the_same_seed_gives_the_same_twice(prefix_sharing):
+    first, second = backend(prefix_sharing=prefix_sharing).generate(["Ada has", "Ada has"], WAYS["pure"], [[5, 5], [5]])
     assert len({*texts(first), *texts(second)}) == 1
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_one_token_is_drawn_from_the_prompt_alone(scorer):
-    made = backend(scorer=scorer).generate(PROMPTS, Sampling(1), SEEDS)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_one_token_is_drawn_from_the_prompt_alone(prefix_sharing):
+    made = backend(prefix_sharing=prefix_sharing).generate(PROMPTS, Sampling(1), SEEDS)
     assert all(one.n_tokens == 1 for result in made for one in result.completions)
     lengths = [len(backend().encoder.encode_prompt(prompt)) for prompt in PROMPTS]
     assert [one.tokens.requested for one in made] == [3 * length for length in lengths]
     assert made[1].tokens.generated == 3
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_nothing_asked_for_costs_nothing(scorer):
-    one = backend(scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_nothing_asked_for_costs_nothing(prefix_sharing):
+    one = backend(prefix_sharing=prefix_sharing)
     for sampling in (WAYS["pure"], WAYS["greedy"]):
         none, some = one.generate(PROMPTS[:2], sampling, [[], [1]])
         assert none == Generation((), Tokens())
@@ -181,15 +183,15 @@ def test_nothing_asked_for_costs_nothing(scorer):
         assert one.generate([], sampling, []) == []
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_seeds_must_be_given_for_every_prompt(scorer):
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_seeds_must_be_given_for_every_prompt(prefix_sharing):
     with pytest.raises(ValueError, match="shorter"):
-        backend(scorer=scorer).generate(PROMPTS[:2], WAYS["pure"], [[1]])
+        backend(prefix_sharing=prefix_sharing).generate(PROMPTS[:2], WAYS["pure"], [[1]])
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_greedy_is_decoded_once_and_repeats(scorer):
-    one = backend(scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_greedy_is_decoded_once_and_repeats(prefix_sharing):
+    one = backend(prefix_sharing=prefix_sharing)
     (alone,) = one.generate(["Ada has"], WAYS["greedy"], [[1]])
     for enough in (None, lambda i, made: False, lambda i, made: True):
         (made,) = one.generate(["Ada has"], WAYS["greedy"], [[1, 2, 3]], enough)
@@ -201,7 +203,7 @@ def test_greedy_is_decoded_once_and_repeats(scorer):
 # --- enough -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("args", [{"slots": 1}, {"slots": 5}, {"slots": 128}, {"scorer": "pairwise"}])
+@pytest.mark.parametrize("args", [{"slots": 1}, {"slots": 5}, {"slots": 128}, {"prefix_sharing": False}])
 def test_enough_leaves_out_what_is_not_needed_and_changes_nothing_else(args):
     one, sampling = backend(**args), WAYS["pure"]
     seeds = [[100 * i + k for k in range(8)] for i in range(len(PROMPTS))]
@@ -249,7 +251,7 @@ def test_stop_strings_are_cut_off_alike(way):
     stop = tuple(text[n : n + 3] for n, text in enumerate(longest, start=2))
     sampling = replace(WAYS[way], stop=stop)
     made = backend().generate(PROMPTS, sampling, SEEDS)
-    assert drawn(made) == drawn(backend(scorer="pairwise").generate(PROMPTS, sampling, SEEDS))
+    assert drawn(made) == drawn(backend(prefix_sharing=False).generate(PROMPTS, sampling, SEEDS))
     for result, whole in zip(made, free, strict=True):
         for completion, all_of_it in zip(result.completions, whole.completions, strict=True):
             cut = min((all_of_it.text.find(mark) for mark in stop if mark in all_of_it.text), default=None)
@@ -259,9 +261,9 @@ def test_stop_strings_are_cut_off_alike(way):
     assert sum(one.tokens.generated for one in made) < sum(one.tokens.generated for one in free)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_a_stop_string_must_lie_in_the_completion_whole(scorer):
-    one = backend(scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_a_stop_string_must_lie_in_the_completion_whole(prefix_sharing):
+    one = backend(prefix_sharing=prefix_sharing)
     (free,) = one.generate(["Ada has 12"], WAYS["greedy"], [[0]])
     straddling = "2" + free.completions[0].text[:1]
     assert straddling not in free.completions[0].text
@@ -288,7 +290,7 @@ def test_tokens_worked_out_by_hand():
     assert sum(result.tokens.computed for result in made) == long + sum(map(sum, n)) - 4
     assert all(result.tokens.computed >= sum(own) - len(own) for result, own in zip(made, n, strict=True))
     assert sum(result.tokens.reused for result in made) == 2 * short + shortest
-    alone = backend(scorer="pairwise").generate(PROMPTS[:3], WAYS["pure"], [[1, 2], [3], [4]])
+    alone = backend(prefix_sharing=False).generate(PROMPTS[:3], WAYS["pure"], [[1, 2], [3], [4]])
     assert [result.tokens for result in alone] == [
         Tokens(result.tokens.requested, result.tokens.requested, result.tokens.generated) for result in made
     ]
@@ -297,14 +299,16 @@ def test_tokens_worked_out_by_hand():
 # --- what cannot be served ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_a_prompt_that_leaves_no_room_fails_alone(scorer):
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_a_prompt_that_leaves_no_room_fails_alone(prefix_sharing):
     prompts = [PROMPTS[0], "word " * 600, PROMPTS[1]]
-    first, failure, second = backend(scorer=scorer).generate(prompts, WAYS["pure"], SEEDS[:3])
+    first, failure, second = backend(prefix_sharing=prefix_sharing).generate(prompts, WAYS["pure"], SEEDS[:3])
     assert isinstance(failure, Failure)
     assert failure.kind == "too_long"
     assert "512" in failure.message
-    expected = backend(scorer=scorer).generate([PROMPTS[0], PROMPTS[1]], WAYS["pure"], [SEEDS[0], SEEDS[2]])
+    expected = backend(prefix_sharing=prefix_sharing).generate(
+        [PROMPTS[0], PROMPTS[1]], WAYS["pure"], [SEEDS[0], SEEDS[2]]
+    )
     assert drawn([first, second]) == drawn(expected)
 
 
@@ -322,14 +326,14 @@ def test_past_its_threshold_a_dependent_rope_needs_the_other_way(name):
     sampling = Sampling(40)
     failure, *_ = backend(name).generate(PROMPTS, sampling, SEEDS)
     assert failure.kind == "too_long"
-    assert "--scorer pairwise" in failure.message
-    made = backend(name, "pairwise").generate(PROMPTS, sampling, SEEDS)
+    assert "--prefix_sharing off" in failure.message
+    made = backend(name, False).generate(PROMPTS, sampling, SEEDS)
     assert all(len(result.completions) == 3 for result in made)
 
 
 @pytest.mark.parametrize("name", ["bloom", "mamba"])
 def test_other_models_generate_through_transformers(name):
-    one = backend(name, "pairwise")
+    one = backend(name, False)
     made = one.generate(PROMPTS, WAYS["nucleus"], SEEDS)
     assert all(len(result.completions) == 3 for result in made)
     (alone,) = one.generate(PROMPTS[1:2], WAYS["nucleus"], [SEEDS[1][:1]])
@@ -337,10 +341,10 @@ def test_other_models_generate_through_transformers(name):
     assert one.describe().as_dict()["generator"] == "plain"
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
 @pytest.mark.parametrize("way", ["greedy", "pure", "all"])
-def test_a_model_that_gives_nan_gives_failures_not_text(scorer, way):
-    one = HFBackend(ending(tinymodels.model("llama")), tinymodels.tokenizer(), scorer=scorer)
+def test_a_model_that_gives_nan_gives_failures_not_text(prefix_sharing, way):
+    one = HFBackend(ending(tinymodels.model("llama")), tinymodels.tokenizer(), prefix_sharing=prefix_sharing)
     prompts = [PROMPTS[0], PROMPTS[5]]
     expected = one.generate(prompts, WAYS[way], SEEDS[:2])
     unused = next(mark for mark in "?&#*%$;!" if not any(mark in text for made in expected for text in texts(made)))
@@ -369,6 +373,8 @@ def test_a_model_that_gives_nan_gives_failures_not_text(scorer, way):
 @pytest.fixture
 def small_memory(monkeypatch):
     """Return a function that bounds the slots that a step may have and the nodes that a trunk may have."""
+
+    backend().prepare(frozenset({"generate"}))  # its self-check needs memory too
 
     def bound(slots=1 << 30, nodes=1 << 30):
         asked, step, trunk = [], SharedGenerator.step, SharedGenerator.trunk
@@ -483,7 +489,7 @@ def test_a_model_whose_attention_does_something_else_is_refused(monkeypatch, noi
     attend = Branches.attend
     monkeypatch.setattr(Branches, "attend", lambda self, *args: attend(self, *args) + noise)
     one = HFBackend(tinymodels.model("llama"), tinymodels.tokenizer())
-    with pytest.raises(ModelError, match=r"nats away from plain passes.*--scorer pairwise"):
+    with pytest.raises(ModelError, match=r"nats away from plain passes.*--prefix_sharing off"):
         one.generate(["Ada has"], Sampling(4), [[1]])
 
 
@@ -492,7 +498,7 @@ def test_a_model_that_hands_its_attention_nothing_is_refused(monkeypatch):
     attention = type(one.model.model.layers[0].self_attn)
     forward = attention.forward
     monkeypatch.setattr(attention, "forward", lambda self, *args, branches=None, **rest: forward(self, *args, **rest))
-    with pytest.raises(ModelError, match=r"cannot be branched.*--scorer pairwise"):
+    with pytest.raises(ModelError, match=r"cannot be branched.*--prefix_sharing off"):
         one.generate(["Ada has"], Sampling(4), [[1]])
 
 
@@ -506,13 +512,13 @@ def test_the_model_attends_as_before_once_rollouts_are_drawn():
 # --- the rest of a backend ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_a_tokenizer_without_padding_will_do(scorer):
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_a_tokenizer_without_padding_will_do(prefix_sharing):
     tokenizer = copy.deepcopy(tinymodels.tokenizer())
     tokenizer.pad_token = None
-    one = HFBackend(ending(tinymodels.model("llama")), tokenizer, scorer=scorer)
+    one = HFBackend(ending(tinymodels.model("llama")), tokenizer, prefix_sharing=prefix_sharing)
     made = one.generate(PROMPTS, WAYS["pure"], SEEDS)
-    assert drawn(made) == drawn(backend(scorer=scorer).generate(PROMPTS, WAYS["pure"], SEEDS))
+    assert drawn(made) == drawn(backend(prefix_sharing=prefix_sharing).generate(PROMPTS, WAYS["pure"], SEEDS))
 
 
 def test_a_prompt_has_one_bos():
@@ -561,8 +567,8 @@ def test_getting_ready_measures_whether_branches_can_be_trusted():
     assert one.describe().as_dict()["branch_difference_per_token"] < 1e-4
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_an_empty_prompt_begins_a_text(scorer):
-    (made,) = backend(scorer=scorer).generate([""], WAYS["greedy"], [[1]])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_an_empty_prompt_begins_a_text(prefix_sharing):
+    (made,) = backend(prefix_sharing=prefix_sharing).generate([""], WAYS["greedy"], [[1]])
     assert made.completions[0].n_tokens > 0
     assert made.tokens.requested == made.completions[0].n_tokens  # the BOS, and all but the last token

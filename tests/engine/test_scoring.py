@@ -117,13 +117,15 @@ def test_changing_one_branch_leaves_the_others_bit_for_bit(name):
     assert [before[i].total for i in (0, 1, 3, 4)] == [after[i].total for i in (0, 1, 3, 4)]
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_order_batch_size_and_row_size_do_not_matter(scorer):
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_order_batch_size_and_row_size_do_not_matter(prefix_sharing):
     made = requests()
     model, tokenizer = tinymodels.model("qwen2", torch.float64), tinymodels.tokenizer()
     sizes = [(40, 40), (96, 700), (4000, 4000)]
     runs = [
-        HFBackend(model, tokenizer, scorer=scorer, args={"row_tokens": row, "batch_tokens": batch}).loglikelihood(order)
+        HFBackend(
+            model, tokenizer, prefix_sharing=prefix_sharing, args={"row_tokens": row, "batch_tokens": batch}
+        ).loglikelihood(order)
         for (row, batch), order in zip(sizes, (made, made[::-1], made), strict=True)
     ]
     runs[1].reverse()
@@ -134,10 +136,10 @@ def test_order_batch_size_and_row_size_do_not_matter(scorer):
 @pytest.mark.parametrize("name", ["bloom", "mamba", "gpt_neo"])
 def test_models_that_a_trie_cannot_serve_are_refused_and_pairwise_works(name):
     model, tokenizer = tinymodels.model(name, torch.float32), tinymodels.tokenizer()
-    with pytest.raises(ModelError, match="--scorer pairwise"):
+    with pytest.raises(ModelError, match="--prefix_sharing off"):
         HFBackend(model, tokenizer, args={"row_tokens": 96})
     made = requests()
-    got = HFBackend(model, tokenizer, scorer="pairwise").loglikelihood(made)
+    got = HFBackend(model, tokenizer, prefix_sharing=False).loglikelihood(made)
     assert [r.total for r in got] == pytest.approx(straight(name, torch.float32, made), abs=1e-3)
 
 
@@ -150,14 +152,14 @@ def test_dynamic_rope_is_refused_only_past_its_threshold():
     failure = one.loglikelihood([long])[0]
     assert isinstance(failure, Failure)
     assert failure.kind == "too_long"
-    assert "pairwise" in failure.message
+    assert "--prefix_sharing off" in failure.message
     one.scorer = PairwiseScorer(one.model, one.limits)
     assert one.loglikelihood([long])[0].total == pytest.approx(straight("dynamic", torch.float64, [long])[0], abs=1e-9)
 
 
 def test_too_long_and_empty_are_failures_in_their_place_and_the_rest_is_scored():
-    for scorer in ("trie", "pairwise"):
-        one = HFBackend(tinymodels.model("llama", torch.float64), tinymodels.tokenizer(), scorer=scorer)
+    for prefix_sharing in (True, False):
+        one = HFBackend(tinymodels.model("llama", torch.float64), tinymodels.tokenizer(), prefix_sharing=prefix_sharing)
         huge = ScoreRequest("word " * 250_000, "35")  # 1.25 MB
         good = ScoreRequest(STEM, "The answer is: 35")
         results = one.loglikelihood([huge, good, ScoreRequest(STEM, "")])
@@ -179,9 +181,9 @@ def test_a_step_of_a_megabyte_costs_its_own_trace_only():
     assert len(results["fine"].values) == 1
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
-    one = HFBackend(tinymodels.model("llama", torch.float32), tinymodels.tokenizer(), scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_a_model_that_gives_nan_gives_failures_not_numbers(prefix_sharing):
+    one = HFBackend(tinymodels.model("llama", torch.float32), tinymodels.tokenizer(), prefix_sharing=prefix_sharing)
 
     class Broken(torch.nn.Module):
         weight = one.model.get_output_embeddings().weight
@@ -192,7 +194,7 @@ def test_a_model_that_gives_nan_gives_failures_not_numbers(scorer):
     head = one.model.lm_head
     try:
         one.model.lm_head = Broken()
-        if scorer == "trie":
+        if prefix_sharing:
             one.scorer.forward.head = one.model.lm_head
         (result,) = one.loglikelihood([ScoreRequest(STEM, "35")])
     finally:
@@ -382,8 +384,6 @@ def test_slow_tokenizers_and_wrong_arguments_are_refused():
         HFBackend(tinymodels.model("llama"), Slow())
     with pytest.raises(UsageError, match="row_tokens must be a positive whole number"):
         HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), args={"row_tokens": -1})
-    with pytest.raises(UsageError, match="trie"):
-        HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(), scorer="tree")
 
 
 def brute_truncated(probabilities: np.ndarray, target: int, top_k: int, top_p: float) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval import Progress, RunConfig, RunResult, registry
@@ -140,7 +141,10 @@ def cluster(plugin: Path) -> Iterator[Any]:
 
         started = Cluster()
         try:
-            started.add_node(num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False)
+            checks = {"health_check_period_ms": 500}  # a machine is missed within seconds, not in a quarter of a minute
+            started.add_node(
+                num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, _system_config=checks
+            )
             ray.init(address=started.address, log_to_driver=False, configure_logging=False)
             yield started
         finally:
@@ -471,7 +475,7 @@ def test_a_killed_driver_goes_on_where_it_was(cluster: Any, go: Go, tmp_path: Pa
 
 
 @needs_ray
-def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, cli: Cli, tmp_path: Path) -> None:
     """With a Ray of its own: nothing of it is left, and stdout holds the result alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -484,9 +488,9 @@ def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, tmp_path: Path) -> None:
         pids = {pid for pid, _ in batches(tmp_path)}
         assert pids
         assert all(map(gone, pids))
-        done = subprocess.run(command(tmp_path, "--json"), capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["cost"]["sessions"] == 2
+    done = cli(*command(tmp_path, "--json")[3:])
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["cost"]["sessions"] == 2
 
 
 # --- what is asked for ----------------------------------------------------------------------------------------------

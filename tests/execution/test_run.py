@@ -705,7 +705,7 @@ N_TRACES = 24
 
 def command(checkpoint: Path, output: Path) -> list[str]:
     return [
-        *CLI, "run", "--labeler", "cpmi", "--model", str(checkpoint), "--task", "synthetic",
+        "run", "--labeler", "cpmi", "--model", str(checkpoint), "--task", "synthetic",
         "--task_args", f"n={N_TRACES}", "--dtype", "float32", "--batch_size", "2", "--output_path", str(output),
     ]  # fmt: skip
 
@@ -729,10 +729,10 @@ def kill_when_scoring(args: list[str], samples: Path) -> int:
     return samples.read_bytes().count(b"\n")
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_if_it_had_not_been(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     samples = killed / "samples.jsonl"
-    whole = kill_when_scoring(command(checkpoint, killed), samples)
+    whole = kill_when_scoring([*CLI, *command(checkpoint, killed)], samples)
     assert 0 < whole < N_TRACES
     assert not (killed / "results.json").exists()
     # A row more than a batch boundary, so that a batch must be split; and half a line after it.
@@ -740,10 +740,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint: Path, tmp_path: Pat
     samples.write_bytes(b"".join(lines) + lines[0][:50])
 
     for path in (killed, undisturbed):
-        done = subprocess.run(
-            command(checkpoint, path), env=environment(), capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
+        done = cli(*command(checkpoint, path))
+        assert done.code == 0, done.err
     assert samples.read_bytes().startswith(b"".join(lines))  # what was scored before the kill is as it was
 
     def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

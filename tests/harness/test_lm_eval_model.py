@@ -503,31 +503,30 @@ def test_a_checkpoint_loads_by_name_in_its_own_dtype(tmp_path):
     )
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
-    )
+def test_the_command_line_is_lm_evals_own(tmp_path, tasks, monkeypatch, capsys):
+    from cpmi_eval.lm_eval.__main__ import main
 
-
-def test_the_command_line_is_lm_evals_own(tmp_path, tasks):
     checkpoint = tinymodels.save(tmp_path / "model")
-    made = run(
-        *("cpmi_eval.lm_eval", "--model", "cpmi-hf", "--model_args", f"pretrained={checkpoint},dtype=float32"),
-        *("--tasks", "tiny_choices", "--include_path", tasks, "--log_samples", "--output_path", tmp_path / "out"),
-    )
-    assert made.returncode == 0, made.stderr
+    arguments = [
+        *("--model", "cpmi-hf", "--model_args", f"pretrained={checkpoint},dtype=float32", "--tasks", "tiny_choices"),
+        *("--include_path", str(tasks), "--log_samples", "--output_path", str(tmp_path / "out")),
+    ]
+    monkeypatch.setattr(sys, "argv", ["cpmi_eval.lm_eval", *arguments])
+    main()
+    printed = capsys.readouterr().out
     expected = evaluated(theirs(dtype=torch.float32), tasks, NAMES[:1])
-    rows = [[cell.strip() for cell in line.split("|")] for line in made.stdout.splitlines() if line.startswith("|")]
-    printed = {row[5]: float(row[7]) for row in rows[2:]}
+    rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines() if line.startswith("|")]
+    found = {row[5]: float(row[7]) for row in rows[2:]}
     for name in ("acc", "acc_norm"):
-        assert printed[name] == pytest.approx(expected["results"]["tiny_choices"][f"{name},none"], abs=1e-4)
+        assert found[name] == pytest.approx(expected["results"]["tiny_choices"][f"{name},none"], abs=1e-4)
     (samples,) = (tmp_path / "out").rglob("samples_*.jsonl")
     written = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
     for one, two in zip(written, responses(expected, "tiny_choices"), strict=True):
         same([(float(total), greedy == "True") for total, greedy in one], two, bound=1e-4)
 
 
-def test_wrong_arguments_end_in_one_line(tmp_path):
-    made = run("cpmi_eval.lm_eval", "tasks", "now")
+def test_wrong_arguments_end_in_one_line():
+    command = [sys.executable, "-m", "cpmi_eval.lm_eval", "tasks", "now"]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (made.returncode, made.stdout) == (2, "")
     assert made.stderr.splitlines() == ["Error: tasks takes no arguments, not now"]

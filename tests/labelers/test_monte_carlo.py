@@ -607,15 +607,14 @@ def on_model_recorded(full, adaptive):
 
 
 @pytest.mark.parametrize(
-    ("rows", "rollouts"),
+    ("rows", "rollouts", "torn"),
     [
-        (3, 0),  # killed between batches
-        (3, 5),  # killed after some rollouts of a batch, before its rows
-        (2, 9),
-        (0, 0),
+        (3, 0, False),  # killed between batches
+        (3, 5, True),  # killed after some rollouts of a batch, before its rows
+        (2, 9, False),
+        (0, 0, True),
     ],
 )
-@pytest.mark.parametrize("torn", [False, True])
 def test_a_resumed_run_is_the_uninterrupted_one(on_model, rows, rollouts, torn):
     result = on_model("run", 2)
     samples, texts = result.path / "samples.jsonl", result.path / "rollouts.jsonl"

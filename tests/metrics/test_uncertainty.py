@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpmi_eval.metrics import best_of_n, first_error, ranking
+from cpmi_eval.metrics import best_of_n, first_error, ranking, uncertainty
 from cpmi_eval.metrics.outcome import Metric, MetricFunction, Outcome, Statistics, metrics_of
 from cpmi_eval.metrics.uncertainty import intervals, multiplicities, percentiles, with_intervals
 from cpmi_eval.types import Candidate, Gold
@@ -111,6 +111,18 @@ def test_subsets_are_drawn_apart_and_their_mean_varies_less() -> None:
     mean = means["acc_correct"][1] - means["acc_correct"][0]
     assert mean == pytest.approx(np.mean(width) / 2, rel=0.1)  # four independent subsets: half as wide
     assert len({by_part[part]["acc_correct"] for part in parts}) > 1  # not the same draws in each
+
+
+def test_many_problems_are_drawn_in_groups_with_the_spread_of_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = [Outcome(Gold(-1), (0.5,), (i * 7919) % 10 // 3 - 1, cluster=str(i)) for i in range(3000)]
+    statistics, names = {"t": [first_error.compute(outcomes)]}, {"t": [one.cluster for one in outcomes]}
+    share = np.mean([one.prediction == -1 for one in outcomes])
+    width = 2 * 1.96 * math.sqrt(share * (1 - share) / 3000)
+    for most in (300, 3000):
+        monkeypatch.setattr(uncertainty, "MAX_GROUPS", most)
+        low, high = intervals(statistics, names)[0]["t"]["acc_correct"]
+        assert low < share < high
+        assert high - low == pytest.approx(width, rel=0.1), most
 
 
 def test_the_same_seed_gives_the_same_bounds() -> None:

@@ -62,7 +62,7 @@ def tensors(spec: Spec) -> dict[str, torch.Tensor]:
     return made
 
 
-def backend(name: str, model: str = "llama", scorer: str = "trie", **args: Any) -> PRMBackend:
+def backend(name: str, model: str = "llama", prefix_sharing: bool = True, **args: Any) -> PRMBackend:
     """Wrap a tiny model as a PRM of a family."""
     spec, lm = specs.load(name), decoder(model)
     if spec.read.head.layers:
@@ -71,11 +71,17 @@ def backend(name: str, model: str = "llama", scorer: str = "trie", **args: Any) 
             heads.from_tensors(spec, tensors(spec), WIDTH, "here"),
             tokenizer(),
             spec,
-            scorer=scorer,
+            prefix_sharing=prefix_sharing,
             args=args,
         )
     ids = [tokenizer().convert_tokens_to_ids(token) for token in ("+", "-")]
-    return PRMBackend(lm, TokenHead(lm, ids if spec.read.head.kind == "lm" else None), tokenizer(), spec, scorer=scorer)
+    return PRMBackend(
+        lm,
+        TokenHead(lm, ids if spec.read.head.kind == "lm" else None),
+        tokenizer(),
+        spec,
+        prefix_sharing=prefix_sharing,
+    )
 
 
 def values(found: PRMBackend, *traces: Trace) -> list[tuple[float, ...]]:
@@ -91,7 +97,7 @@ def near(expected: list[tuple[float, ...]], tolerance: float = 1e-5) -> Any:
 
 @pytest.mark.parametrize("name", specs.names())
 def test_the_trie_gives_what_every_prefix_gives_on_its_own(name: str) -> None:
-    expected = values(backend(name, scorer="pairwise"), *TRACES)
+    expected = values(backend(name, prefix_sharing=False), *TRACES)
     assert values(backend(name), *TRACES) == near(expected)
     assert len({round(value, 4) for one in expected for value in one}) > 4
 
@@ -99,17 +105,17 @@ def test_the_trie_gives_what_every_prefix_gives_on_its_own(name: str) -> None:
 @pytest.mark.parametrize("model", ["qwen3", "mistral", "gemma2", "gemma3", "granite", "cohere", "longrope"])
 @pytest.mark.parametrize("name", ["trl", "math-shepherd"])
 def test_other_architectures(model: str, name: str) -> None:
-    expected = values(backend(name, model, "pairwise"), *TRACES)
+    expected = values(backend(name, model, False), *TRACES)
     assert values(backend(name, model), *TRACES) == near(expected, 5e-5)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_neither_batches_nor_order_matter(scorer: str) -> None:
-    found = backend("qwen2.5-math-prm", scorer=scorer)
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_neither_batches_nor_order_matter(prefix_sharing: bool) -> None:
+    found = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing)
     together = values(found, *TRACES)
     assert [values(found, trace)[0] for trace in TRACES] == near(together)
     assert values(found, *TRACES[::-1]) == near(together[::-1])
-    small = backend("qwen2.5-math-prm", scorer=scorer, row_tokens=40, batch_tokens=50)
+    small = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, row_tokens=40, batch_tokens=50)
     assert values(small, *TRACES) == near(together)
 
 
@@ -132,7 +138,7 @@ def test_a_score_is_the_head_on_the_hidden_state_at_the_marker() -> None:
 
 
 def test_tokens_are_counted_and_shared_ones_once() -> None:
-    trie, pairwise = backend("trl", batch_tokens=4000), backend("trl", scorer="pairwise")
+    trie, pairwise = backend("trl", batch_tokens=4000), backend("trl", prefix_sharing=False)
     encoded = [trie.encoder.encode(trace.problem, trace.steps) for trace in TRACES]
     requested = [sum(read + 1 for read in one.reads) for one in encoded]
     shared = [one.tokens for one in trie.step_scores(TRACES)]
@@ -144,11 +150,11 @@ def test_tokens_are_counted_and_shared_ones_once() -> None:
     assert alone == Tokens(requested[0], encoded[0].reads[-1] + 1)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
-def test_failures_stay_on_their_trace(scorer: str) -> None:
+@pytest.mark.parametrize("prefix_sharing", [True, False])
+def test_failures_stay_on_their_trace(prefix_sharing: bool) -> None:
     long = Trace("long", "What?", ("so " * 80, "x"))
     odd = Trace("odd", "What?", ("one <extra_0> two",))
-    found = backend("qwen2.5-math-prm", scorer=scorer, max_length=200)
+    found = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, max_length=200)
     first, second, third, fourth = found.step_scores([long, TRACES[0], odd, TRACES[1]])
     assert isinstance(first, TraceFailure)
     assert isinstance(third, TraceFailure)
@@ -157,7 +163,7 @@ def test_failures_stay_on_their_trace(scorer: str) -> None:
     assert first.failure.message == f"{length} tokens; the model takes 200"
     assert (third.failure.kind, third.failure.message) == ("encoding", "step 0 contains the step marker '<extra_0>'")
     assert [second.values, fourth.values] == near(values(backend("qwen2.5-math-prm"), *TRACES[:2]))
-    exactly = backend("qwen2.5-math-prm", scorer=scorer, max_length=length)
+    exactly = backend("qwen2.5-math-prm", prefix_sharing=prefix_sharing, max_length=length)
     assert isinstance(exactly.step_scores([long])[0], StepScores)
 
 
@@ -170,11 +176,11 @@ def test_a_score_that_is_not_a_number_is_a_failure() -> None:
     assert (one.failure.kind, one.tokens.computed > 0) == ("non_finite", True)
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
 def test_out_of_memory_halves_the_batch_and_gives_up_on_one_trace_alone(
-    scorer: str, monkeypatch: pytest.MonkeyPatch
+    prefix_sharing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = backend("trl", scorer=scorer, row_tokens=40)
+    found = backend("trl", prefix_sharing=prefix_sharing, row_tokens=40)
     expected = values(found, *TRACES)
     decode = decoder("llama").base_model.forward
     limit = [120]
@@ -196,9 +202,9 @@ def test_out_of_memory_halves_the_batch_and_gives_up_on_one_trace_alone(
 
 @pytest.mark.parametrize("model", ["bloom", "mamba", "gpt_neo"])
 def test_models_that_a_trie_cannot_serve(model: str) -> None:
-    with pytest.raises(ModelError, match="--scorer pairwise"):
+    with pytest.raises(ModelError, match="--prefix_sharing off"):
         backend("trl", model)
-    found = backend("trl", model, "pairwise")
+    found = backend("trl", model, False)
     assert [values(found, trace)[0] for trace in TRACES] == near(values(found, *TRACES))
 
 
@@ -240,7 +246,7 @@ def test_a_saved_checkpoint_scores_as_the_model_it_was(name: str, causal: bool, 
 
 @pytest.mark.parametrize("name", ["math-shepherd", "rlhflow", "llemma-prm800k"])
 def test_a_saved_language_model_scores_as_the_model_it_was(name: str, tmp_path: Path) -> None:
-    found = opened(saved(tmp_path, name), name, scorer="pairwise")
+    found = opened(saved(tmp_path, name), name, prefix_sharing=False)
     assert values(found, *TRACES) == near(values(backend(name), *TRACES))
     without = tmp_path / "decoder"
     saved(without, name, causal=False)
@@ -345,7 +351,7 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
         ({"batch_tokens": 0}, {}, "batch_tokens must be a positive whole number, not 0"),
         ({"trust_remote_code": "no"}, {}, "trust_remote_code must be true or false, not 'no'"),
         ({"revision": "v1"}, {}, "revision is for models of the hub"),
-        ({}, {"scorer": "tri"}, "unknown scorer 'tri'"),
+        ({}, {"prefix_sharing": "on"}, "prefix_sharing must be true or false"),
     ],
 )
 def test_settings_are_checked_before_anything_is_loaded(

@@ -246,8 +246,10 @@ def spec_file(folder: Path, name: str, *changes: tuple[str, Any]) -> str:
     return str(path)
 
 
-def opened(made: Checkpoint, spec: str, scorer: str = "trie") -> PRMBackend:
-    options = BackendOptions(str(made.folder), {"spec": spec}, dtype="float32", device="cpu", scorer=scorer)
+def opened(made: Checkpoint, spec: str, prefix_sharing: bool = True) -> PRMBackend:
+    options = BackendOptions(
+        str(made.folder), {"spec": spec}, dtype="float32", device="cpu", prefix_sharing=prefix_sharing
+    )
     return PRMBackend.open(options)
 
 
@@ -281,15 +283,15 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Ch
     return make
 
 
-@pytest.mark.parametrize("scorer", ["trie", "pairwise"])
+@pytest.mark.parametrize("prefix_sharing", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_scores_are_those_of_the_published_protocol(name: str, scorer: str, family: Any) -> None:
+def test_scores_are_those_of_the_published_protocol(name: str, prefix_sharing: bool, family: Any) -> None:
     made, spec = family(name)
     expected = [FAMILIES[name].scores(made, trace) for trace in TRACES]
     assert [len(one) for one in expected] == [len(trace.steps) for trace in TRACES]
     flat = [value for one in expected for value in one]
     assert len({round(value, 4) for value in flat}) == len(flat), "the reference cannot tell steps apart"
-    backend = opened(made, spec, scorer)
+    backend = opened(made, spec, prefix_sharing)
     assert scores(backend, *TRACES) == near(expected)
     assert scores(backend, *reversed(TRACES)) == near(expected[::-1])
     for trace, one in zip(TRACES, expected, strict=True):
@@ -451,7 +453,9 @@ def test_packing_into_short_rows_changes_nothing(name: str, family: Any) -> None
         for tail in ("So 7.", "So 8 + 1.", "So 7.")
     ]
     args = {"spec": spec, "row_tokens": 96, "batch_tokens": 200}
-    backend = PRMBackend.open(BackendOptions(str(made.folder), args, dtype="float32", device="cpu", scorer="trie"))
+    backend = PRMBackend.open(
+        BackendOptions(str(made.folder), args, dtype="float32", device="cpu", prefix_sharing=True)
+    )
     assert scores(backend, *traces) == near([FAMILIES[name].scores(made, trace) for trace in traces])
 
 

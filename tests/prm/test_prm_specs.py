@@ -197,8 +197,8 @@ def test_the_labeler_brings_its_model_and_never_asks_for_the_reference(tmp_path:
     folder = checkpoint(tmp_path / "mine", architectures=["Qwen2ForPrmModel"])
     labeler = PRM(str(folder), spec="pure")
     assert (labeler.kind, labeler.needs, labeler.native_threshold) == ("prm", frozenset(), 0.0)
-    backend, options = labeler.brings(BackendOptions("smollm2-135m", {"row_tokens": 64}, scorer="pairwise"))
-    assert (backend, options.model, options.scorer) == ("prm", str(folder), "pairwise")
+    backend, options = labeler.brings(BackendOptions("smollm2-135m", {"row_tokens": 64}, prefix_sharing=False))
+    assert (backend, options.model, options.prefix_sharing) == ("prm", str(folder), False)
     assert options.model_args == {"row_tokens": 64, "spec": "pure"}
     assert PRM("a/b", spec="trl", revision="v1").brings(BackendOptions("x"))[1].model_args["revision"] == "v1"
 

@@ -18,7 +18,8 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.leaderboards import schema
 from cpmi_eval.metrics.outcome import Outcome
 from cpmi_eval.records import Record, Run
-from cpmi_eval.reports.page import Board, Placed, curves, document, page, runs
+from cpmi_eval.reports import escape
+from cpmi_eval.reports.page import Board, Placed, curves, page, runs
 from cpmi_eval.types import JSON, Gold
 
 PART = "task/one"
@@ -178,7 +179,7 @@ def test_hostile_texts_stay_data_and_come_back_whole() -> None:
 
 def test_numbers_that_json_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        document.embed({"value": float("nan")})
+        escape.json({"value": float("nan")})
 
 
 def test_a_row_without_the_part_of_its_board() -> None:
@@ -322,7 +323,7 @@ def test_the_budget_is_kept_and_the_choice_is_even(monkeypatch: pytest.MonkeyPat
     assert 80 < len(names) < 120
     gaps = {b - a for a, b in pairwise(names)}
     assert max(gaps) - min(gaps) <= 1
-    assert len(document.embed([data["texts"], data["problems"]]).encode()) < 100_000
+    assert len(escape.json([data["texts"], data["problems"]], markup=False).encode()) < 100_000
     assert data["runs"][0]["parts"][0]["counts"][0] == 500
     assert data["runs"][0]["parts"][0]["scores"][0] == [0.1235, 0.5]
 

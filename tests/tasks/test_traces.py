@@ -19,8 +19,9 @@ from cpmi_eval.metrics.outcome import Metric, Outcome
 from cpmi_eval.protocols import LoadOptions, Task
 from cpmi_eval.records import read_run
 from cpmi_eval.registry import load as load_plugin
-from cpmi_eval.reports.board import board_grid, markdown, shown
-from cpmi_eval.reports.console import stdout
+from cpmi_eval.reports.board import board_grid, shown
+from cpmi_eval.reports.console import show
+from cpmi_eval.reports.grid import markdown
 from cpmi_eval.reports.tables import run_report
 from cpmi_eval.reports.trace import trace_report
 from cpmi_eval.tasks.traces import Traces
@@ -138,7 +139,7 @@ def test_metrics_leave_out_what_is_not_annotated() -> None:
 
 
 def printed(report: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    stdout().print(report)
+    show(report)
     return capsys.readouterr().out
 
 
@@ -152,7 +153,7 @@ def test_a_run_without_annotations_shows_no_metric(capsys: pytest.CaptureFixture
     (board,) = boards([(row_of(read_run(Path("run"))), None)])
     ((placed,),) = ranked(board, "f1")
     assert (placed.rank, placed.reason) == (None, "no value")
-    assert "not ranked, no F1" in markdown(board_grid(shown(board, "f1", [[placed]])))
+    assert "not ranked, no F1" in markdown([board_grid(shown(board, "f1", [[placed]]))])
     trace = {**LINE, "id": "two", "answer": None}
     text = printed(trace_report(result.rows[1], trace), capsys)
     assert "label: none (this trace is not annotated)" in text

@@ -37,11 +37,7 @@ class LMEvalBackend:
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
 
     def __init__(self, loaded: Loaded, options: BackendOptions) -> None:
-        """Wrap a model that lm-eval has loaded.
-
-        Raises:
-            ModelError: it shows no fast tokenizer.
-        """
+        """Wrap a model that lm-eval has loaded; ModelError where it shows no fast tokenizer."""
         from cpmi_eval.backends.lm_eval.asking import Asker, ClassEncoder
         from cpmi_eval.backends.lm_eval.generation import LMEvalGenerator
 
@@ -72,11 +68,7 @@ class LMEvalBackend:
 
     @classmethod
     def open(cls, options: BackendOptions) -> LMEvalBackend:
-        """Make the model that ``options`` describe.
-
-        Raises:
-            ModelError: the class lacks a package or cannot be made; says what lm-eval says.
-        """
+        """Make the model that ``options`` describe; ModelError says what lm-eval says where it cannot be."""
         from cpmi_eval.backends.lm_eval.classes import load
 
         return cls(load(options), options)
@@ -123,11 +115,7 @@ class LMEvalBackend:
         )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
-        """Make sure that the class offers ``capabilities``, and warm it up; measure the peak from here.
-
-        Raises:
-            ModelError: it does not.
-        """
+        """Make sure that the class offers ``capabilities`` (else ModelError), and warm it up; measure from here."""
         if "loglikelihood" in capabilities:
             self._probe(ScoreRequest("1 + 1 =", " 2"))
         if "generate" in capabilities:
@@ -221,22 +209,14 @@ class LMEvalBackend:
         return bool(self.lm.tokenizer.chat_template)
 
     def chat_prompt(self, user: str) -> str:
-        """Render one user turn, up to where the assistant begins.
-
-        Raises:
-            ModelError: there is no chat template.
-        """
+        """Render one user turn, up to where the assistant begins; ModelError where there is no chat template."""
         if not self.has_chat_template:
             raise ModelError("the model has no chat template; run without chat=true")
         text: str = self.lm.apply_chat_template([{"role": "user", "content": user}])
         return text
 
     def another(self, model: str) -> LMEvalBackend:
-        """Load a second model beside this one: the same class and arguments, other weights.
-
-        Raises:
-            ModelError: the class does not load weights by name.
-        """
+        """Load a second model beside this one: the same class and arguments, other weights."""
         if "pretrained" not in self._options.model_args:
             raise ModelError(f"{self._class} does not load weights; no second model beside it")
         args = {**self._options.model_args, "pretrained": model}

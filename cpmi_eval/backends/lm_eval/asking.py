@@ -21,16 +21,12 @@ GIVE_UP_AFTER = 16  # requests in a row that fail, each asked alone
 
 
 class ClassEncoder(Encoder):
-    """Encodes for a class of lm-eval.
+    """Encodes for a class of lm-eval. ``add_bos``: whether BOS leads every text; ``None``: as the tokenizer wants it.
 
-    Args:
-        tokenizer: the model's, a fast one.
-        add_bos: whether a BOS leads every text; ``None``: where the tokenizer wants it.
-        first: what stands before a text that nothing else leads; ``None``: BOS, else the end of a text.
+    ``first``: what stands before a text that nothing else leads; ``None``: BOS, else the end of a text.
     """
 
     def __init__(self, tokenizer: Any, add_bos: bool | None, first: int | None) -> None:
-        """Settle what leads a text."""
         super().__init__(tokenizer)
         if add_bos is False:
             self.prefix = []
@@ -43,22 +39,14 @@ class ClassEncoder(Encoder):
 
 
 class Asker:
-    """Asks a model for many things at once; where that fails, finds out which of them it fails on.
-
-    ``name``: of the model's class. ``failed``: requests in a row.
-    """
+    """Asks a model of class ``name`` for many things at once; where that fails, finds out which of them it fails on."""
 
     def __init__(self, name: str) -> None:
-        """Count from nothing."""
         self.name = name
         self.failed = 0
 
     def each(self, items: Sequence[T], ask: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Failure]:
-        """Return the answer to each item, or a Failure in its place.
-
-        Raises:
-            ModelError: too many failed in a row; the model, not a request, is what is wrong.
-        """
+        """Return the answer to each item, or a Failure in its place; ModelError once too many failed in a row."""
         if not items:
             return []
         try:
@@ -70,7 +58,9 @@ class Asker:
         except Exception as error:  # noqa: BLE001 - a foreign class fails in its own ways, on one request or on all
             full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
             if full:
-                _give_back()
+                import torch
+
+                torch.cuda.empty_cache()  # nothing without a GPU
             if len(items) == 1:
                 return [self._alone(error, full)]
         else:
@@ -89,14 +79,6 @@ class Asker:
                 f"{brief(error)}; what was scored is kept, and the same command goes on from there"
             ) from error
         return Failure("exception", f"lm-eval's class {self.name!r}: {brief(error)}")
-
-
-def _give_back() -> None:
-    """Give a GPU's cached memory back after it ran out."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def instance(kind: Any, arguments: tuple[Any, ...]) -> Any:

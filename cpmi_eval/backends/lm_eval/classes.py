@@ -18,7 +18,6 @@ from cpmi_eval.backends import loading, models
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
 
-INSTALL = "lm-eval is not installed: pip install 'cpmi-eval[lm-eval]'"
 LOCAL_WEIGHTS = ("hf", "hf-auto", "huggingface")  # classes that are nothing without ``pretrained``
 SERVED = (  # classes that send their requests to a server
     *("anthropic-chat", "anthropic-chat-completions", "anthropic-completions", "ggml", "gguf"),
@@ -52,10 +51,14 @@ def check(options: BackendOptions) -> None:
 
     Raises:
         ModelError: lm-eval is not installed.
-        UnknownNameError: it has no such class.
-        UsageError: a class that asks a server, one without its weights, or a secret among the arguments.
+        UsageError: no such class, one that asks a server or lacks its weights, or a secret among the arguments.
     """
-    known = _names()
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ModelError("lm-eval is not installed: pip install 'cpmi-eval[lm-eval]'")
+    import lm_eval.models  # noqa: F401 - fills the registry with names; imports no class
+    from lm_eval.api.registry import model_registry
+
+    known = [name for name in model_registry if name not in SERVED]
     if options.model in SERVED:
         raise _served(options.model)
     if options.model not in known:
@@ -64,7 +67,7 @@ def check(options: BackendOptions) -> None:
                 f"--backend lm-eval takes one of lm-eval's model classes in --model, and the weights in --model_args: "
                 f"--model hf --model_args pretrained={options.model}"
             )
-        raise UnknownNameError("model class of lm-eval", options.model, [one for one in known if one not in SERVED])
+        raise UnknownNameError("model class of lm-eval", options.model, known)
     for name, value in options.model_args.items():
         if SECRET.search(name) or (isinstance(value, str) and CREDENTIALS.search(value)):
             raise UsageError(
@@ -77,8 +80,8 @@ def check(options: BackendOptions) -> None:
             "model argument logits_cache must stay off: lm-eval's reads the wrong positions where two requests share "
             "all but their last token and differ in where the continuation begins"
         )
-    if options.scorer != "trie":
-        raise UsageError(f"--scorer {options.scorer} is for --backend hf; with lm-eval the model's class scores")
+    if not options.prefix_sharing:
+        raise UsageError("--prefix_sharing off is for --backend hf; with lm-eval the model's class scores")
     if options.model in LOCAL_WEIGHTS:
         pretrained = options.model_args.get("pretrained")
         if pretrained is None:
@@ -98,12 +101,7 @@ def _served(name: str) -> UsageError:
 
 
 def load(options: BackendOptions) -> Loaded:
-    """Make the model that ``options`` describe.
-
-    Raises:
-        UsageError: the class asks a server, or takes no such arguments.
-        ModelError: the class lacks a package, or cannot be made with these arguments; says what lm-eval says.
-    """
+    """Make the model that ``options`` describe; raises as :func:`check`, and ModelError with what lm-eval says."""
     check(options)
     cls = _class(options.model)
     bases = frozenset(one.__name__ for one in cls.__mro__ if one.__module__.split(".")[0] == "lm_eval")
@@ -143,15 +141,6 @@ def quiet() -> Iterator[None]:
         tqdm.__init__ = original
 
 
-def _names() -> list[str]:
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ModelError(INSTALL)
-    import lm_eval.models  # noqa: F401 - fills the registry with names; imports no class
-    from lm_eval.api.registry import model_registry
-
-    return list(model_registry)
-
-
 def _class(name: str) -> Any:
     from lm_eval.api.registry import get_model
 
@@ -165,12 +154,9 @@ def _class(name: str) -> Any:
 
 
 def _arguments(cls: type, in_process: bool, options: BackendOptions) -> tuple[dict[str, Any], str | None, str | None]:
-    """Return what the class is given, the name of its model, and the hash of local weights.
+    """What the class is given, the name of its model, and the hash of local weights.
 
-    Args:
-        cls: the class.
-        in_process: whether it is ``hf`` or its kin, which take this program's models, devices and dtypes.
-        options: those of the run.
+    ``in_process``: whether it is ``hf`` or its kin, which take this program's models, devices and dtypes.
     """
     passed = dict(options.model_args)
     _check_flags(cls, passed)
@@ -201,7 +187,7 @@ def _arguments(cls: type, in_process: bool, options: BackendOptions) -> tuple[di
 
 
 def _parameters(cls: type) -> dict[str, str]:
-    """What a class's constructor takes, that of its bases included: the names, with their annotations."""
+    """The names that a class's constructor takes, those of its bases included, with their annotations."""
     signatures = [inspect.signature(vars(one).get("__init__", object)) for one in reversed(cls.__mro__)]
     return {name: str(one.annotation) for own in signatures for name, one in own.parameters.items()}
 
@@ -216,7 +202,7 @@ def _check_flags(cls: type, passed: Mapping[str, Any]) -> None:
 
 
 def _local(name: str) -> tuple[str, str | None]:
-    """Return what transformers can load for a preset, folder, GGUF file or hub id, and the hash of local content."""
+    """What transformers can load for a preset, folder, GGUF file or hub id, and the hash of local content."""
     source = models.resolve(name)
     sha256 = source.sha256()
     return models.loadable(source, sha256), sha256

@@ -21,14 +21,12 @@ class LMEvalGenerator:
     """
 
     def __init__(self, loaded: Loaded, encoder: ClassEncoder, asker: Asker) -> None:
-        """Take a model and what encodes for it."""
         self.lm, self.name = loaded.lm, loaded.name
-        self.encoder = encoder
-        self.asker = asker
+        self.encoder, self.asker = encoder, asker
         self.by_hand = "HFLM" in loaded.bases
-        self.seeding = "set in this process before each completion" if self.by_hand else None
-        if "VLLM" in loaded.bases:
-            self.seeding = "handed on with each request"
+        self.seeding = "handed on with each request" if "VLLM" in loaded.bases else None
+        if self.by_hand:
+            self.seeding = "set in this process before each completion"
         self._decoded: tuple[int, list[int]] | None = None
         if self.by_hand:
             _plain_sampling(self.lm)
@@ -40,10 +38,6 @@ class LMEvalGenerator:
         """Return the completions of each prompt, one per seed; in rounds where the caller may have enough before.
 
         Greedy text is made once, and given as often as it is asked for.
-
-        Raises:
-            UsageError: the class cannot sample as asked.
-            ModelError: it does not answer any more.
         """
         if self.seeding is None and sampling.temperature > 0:
             raise UsageError(
@@ -87,7 +81,7 @@ class LMEvalGenerator:
         )
 
     def _draw(self, draws: Sequence[tuple[str, int]], sampling: Sampling) -> list[tuple[Completion, int] | Failure]:
-        """Return a completion and its prompt's tokens for each prompt and seed; one at a time where seeds are set."""
+        """A completion and its prompt's tokens for each prompt and seed; one at a time where seeds are set."""
         parts = [[draw] for draw in draws] if self.by_hand else [draws]
         with quiet():
             return [one for part in parts for one in self.asker.each(part, lambda some: self._ask(some, sampling))]
@@ -103,7 +97,7 @@ class LMEvalGenerator:
         return [self._completion(prompt, text, sampling) for (prompt, _), text in zip(draws, texts, strict=True)]
 
     def _arguments(self, sampling: Sampling, seed: int) -> dict[str, Any]:
-        """Return the settings of one completion under lm-eval's names; idle ones only where a class has its own."""
+        """The settings of one completion under lm-eval's names; idle ones only where a class has its own."""
         drawn = sampling.temperature > 0
         given: dict[str, Any] = {"until": list(sampling.stop), "max_gen_toks": sampling.max_new_tokens}
         given |= {"do_sample": drawn, "temperature": max(sampling.temperature, 0.0)}
@@ -144,18 +138,17 @@ class LMEvalGenerator:
 
 
 def _together(parts: Sequence[tuple[Completion, int]], copies: int) -> Generation:
-    """Return a prompt's completions and what they cost; each reads the prompt, and its last token is not read again.
+    """A prompt's completions and what they cost; each reads the prompt, and its last token is not read again.
 
     ``copies``: the one greedy completion is given that often, and was made once.
     """
     ordered = sorted(parts, key=lambda part: part[0].sample)
-    read = [n_prompt + max(one.n_tokens - 1, 0) for one, n_prompt in ordered]
-    made = tuple(one for one, _ in ordered)
-    generated = sum(one.n_tokens for one in made)
-    if copies > 1 and made:
-        made = tuple(replace(made[0], sample=sample) for sample in range(copies))
-        return Generation(made, Tokens(copies * read[0], read[0], generated))
-    return Generation(made, Tokens(sum(read), sum(read), generated))
+    read = sum(n_prompt + max(one.n_tokens - 1, 0) for one, n_prompt in ordered)
+    tokens = Tokens(max(copies, 1) * read, read, sum(one.n_tokens for one, _ in ordered))
+    made = [one for one, _ in ordered]
+    return Generation(
+        tuple(replace(made[0], sample=k) for k in range(copies)) if copies and made else tuple(made), tokens
+    )
 
 
 def _plain_sampling(lm: Any) -> None:

@@ -76,7 +76,7 @@ class ServerSettings:
                 )
             if name not in ARGS:
                 raise UnknownNameError("model argument", name, ARGS)
-        for name, idle in (("dtype", "auto"), ("device", "auto"), ("scorer", "trie")):
+        for name, idle in (("dtype", "auto"), ("device", "auto"), ("prefix_sharing", True)):
             if getattr(options, name) != idle:
                 raise UsageError(f"--{name} would do nothing: the server decides; leave it out")
         if not options.model or not isinstance(options.model, str):

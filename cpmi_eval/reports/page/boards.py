@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.errors import UsageError
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
 
@@ -13,15 +14,6 @@ if TYPE_CHECKING:
     from cpmi_eval.leaderboards import schema
     from cpmi_eval.records import Run
     from cpmi_eval.reports.page import Board, Placed
-
-LABELS = {
-    "f1": "F1",
-    "acc_error": "accuracy, erroneous",
-    "acc_correct": "accuracy, correct",
-    "step_auc": "step AUC",
-    "outcome_auc": "outcome AUC",
-}
-LOWER_IS_BETTER = ("ece", "brier")
 
 
 def check(boards: Sequence[Board], runs: Sequence[Run]) -> None:
@@ -55,12 +47,9 @@ def metric_forms(boards: Sequence[Board], runs: Sequence[Run], published: Sequen
 
 
 def _form(name: str) -> JSON:
-    plain, fraction = name.startswith("relative_"), "auc" in name or name.startswith(LOWER_IS_BETTER)
-    return {
-        "label": LABELS.get(name, name.replace("_", " ")),
-        "form": "plain" if plain else "fraction" if fraction else "percent",
-        "lower": name.startswith(LOWER_IS_BETTER),
-    }
+    spec = spec_of(name)
+    unit = "plain" if spec.unit == "multiple" else spec.unit
+    return {"label": spec.label, "form": unit, "lower": not spec.higher_is_better}
 
 
 def board_data(board: Board) -> JSON:
@@ -101,8 +90,8 @@ def _placed(placed: Placed, part: str) -> JSON:
 
 
 def scorer_name(row: schema.Row) -> str:
-    """Return a scorer with its settings."""
-    return " ".join(filter(None, [row.scorer, fmt.settings(dict(row.settings))]))
+    """A scorer with its settings."""
+    return fmt.scorer(row.scorer, row.settings)
 
 
 def _scorer(row: schema.Row) -> JSON:
@@ -110,7 +99,7 @@ def _scorer(row: schema.Row) -> JSON:
     words = [model.get("name"), model.get("dtype")]
     return {
         "scorer": row.scorer,
-        "settings": fmt.settings(dict(row.settings)),
+        "settings": fmt.settings(row.settings),
         "kind": row.kind,
         "reference": row.uses_reference,
         "oracle": row.oracle,

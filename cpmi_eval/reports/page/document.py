@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cpmi_eval.reports import escape
 from cpmi_eval.reports.page.boards import board_data, check, metric_forms, published_data, scorer_name
 from cpmi_eval.reports.page.runs import run_data
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from cpmi_eval.reports.page import Board
 
 SCRIPTS = ("dom.js", "board.js", "scatter.js", "plots.js", "run.js", "traces.js", "page.js")
-SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def render(title: str, boards: Sequence[Board], runs: Sequence[Run], published: Sequence[schema.Row]) -> str:
@@ -45,30 +42,13 @@ def render(title: str, boards: Sequence[Board], runs: Sequence[Run], published: 
     }
     style, script = _resource("page.css"), "\n".join(map(_resource, SCRIPTS))
     return Template(_resource("page.html")).substitute(
-        title=html.escape(printable(title)),
+        title=escape.html(title),
         style=style,
         script=script,
         style_hash=_digest(style),
         script_hash=_digest(script),
-        data=embed(data),
+        data=escape.json(data, markup=False),
     )
-
-
-def embed(data: Any) -> str:
-    """Return JSON that an HTML parser cannot take for markup, a script for a line break, or UTF-8 refuse.
-
-    What could end or open an element, the two line separators of Unicode and lone surrogates are escaped.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return SPECIAL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def printable(text: str) -> str:
-    """Return the text with lone surrogates, which no encoding can write, replaced by U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _resource(name: str) -> str:

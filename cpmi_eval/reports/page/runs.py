@@ -127,7 +127,7 @@ class Pool:
 
 def _name(run: Run) -> str:
     config = run.summary["config"]
-    return " ".join(filter(None, [config["labeler"], fmt.settings(portable(config["labeler_args"]))]))
+    return fmt.scorer(config["labeler"], portable(config["labeler_args"]))
 
 
 def _run(run: Run, name: str, sets: dict[str, tuple[int, TraceSet]]) -> JSON:
