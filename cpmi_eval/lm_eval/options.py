@@ -69,7 +69,7 @@ def open_backend(pretrained: str, dtype: str, device: str | None, args: Mapping[
 
 def without_pairwise(error: ModelError) -> ModelError:
     """Return an error whose advice is one that lm-eval's user can follow: the pairwise way is lm-eval's own model."""
-    return ModelError(str(error).replace("--scorer pairwise", "lm-eval's own model, --model hf"))
+    return ModelError(str(error).replace("--prefix_sharing off", "lm-eval's own model, --model hf"))
 
 
 def batch_count(batch_size: int | str, max_batch_size: int | None) -> int | None:

@@ -177,10 +177,7 @@ def test_no_part_of_a_repeated_key_is_shown_or_kept(
 
 
 def test_a_server_that_lists_the_key_as_its_models_is_told_without_it(
-    stubs: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    stubs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     stub = stubs(Canned(), lambda *_: stubserver.status(404, f"no model {KEY[5:]}"))
@@ -351,11 +348,7 @@ def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) ->
 
 
 @pytest.mark.parametrize(("asked", "counts"), [(1, 4), (12, 20), (8, 96)])
-def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(
-    asked: int,
-    counts: int,
-    stubs: Any,
-) -> None:
+def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(asked: int, counts: int, stubs: Any) -> None:
     backend = made(stubs(Canned(), on("ask", counted(completion_tokens=counts))))
     (done,) = backend.generate(["ask"], Sampling(asked), [[1]])
     assert isinstance(done, Generation) and done.completions[0].n_tokens == done.tokens.generated == counts

@@ -185,11 +185,7 @@ class LMEvalBackend:
         return None
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Make completions of each prompt, one per seed; see :class:`cpmi_eval.protocols.LanguageModel`.
 

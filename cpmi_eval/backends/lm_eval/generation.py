@@ -145,10 +145,8 @@ def _together(parts: Sequence[tuple[Completion, int]], copies: int) -> Generatio
     ordered = sorted(parts, key=lambda part: part[0].sample)
     read = sum(n_prompt + max(one.n_tokens - 1, 0) for one, n_prompt in ordered)
     tokens = Tokens(max(copies, 1) * read, read, sum(one.n_tokens for one, _ in ordered))
-    made = [one for one, _ in ordered]
-    return Generation(
-        tuple(replace(made[0], sample=k) for k in range(copies)) if copies and made else tuple(made), tokens
-    )
+    made = tuple(one for one, _ in ordered)
+    return Generation(tuple(replace(made[0], sample=k) for k in range(copies)) if made and copies else made, tokens)
 
 
 def _plain_sampling(lm: Any) -> None:

@@ -241,11 +241,7 @@ class ServerBackend:
         return text if text.startswith(self.settings.bos) else self.settings.bos + text
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; see :class:`cpmi_eval.protocols.LanguageModel`.
 
