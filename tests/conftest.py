@@ -1,7 +1,5 @@
 """What tests of every room share: the command line, plug-ins that last for a test, tiny checkpoints, published data."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import types

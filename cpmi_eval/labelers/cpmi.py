@@ -109,24 +109,7 @@ class CPMI:
         chat: bool = False,
         seed: int = 0,
     ) -> None:
-        r"""Check the settings.
-
-        Args:
-            variant: ``marginal`` (the paper's default), ``prefix`` or ``loo``.
-            templates: a YAML file with a list of strings, each with ``{problem}``; replaces the built-in four.
-            step_separator: follows each step in a context; ``\n`` and ``\t`` are understood.
-            target: what is scored; holds ``{answer}``.
-            n_negatives: how many negatives (M) a reference answer is contrasted with, at most; of a file all are used.
-            sampled: how many negatives to ask the model for first; rule-based ones fill up to ``n_negatives``.
-            negatives_file: JSON lines ``{"id": ..., "negatives": [...]}``; replaces both sources.
-            weight: weight of the negatives' mean term.
-            normalize: ``target`` (mean over the target's tokens), ``answer`` (mean over the answer's own tokens, given
-                the words before it) or ``none`` (sum over the target).
-            top_k: renormalise over the k likeliest tokens (and the scored one); 0 is off.
-            top_p: renormalise over the smallest set of this mass (and the scored token); 1 is off.
-            chat: render the template as a user turn of the model's chat template; the steps are the assistant's.
-            seed: of the negatives, together with the trace's id.
-        """
+        """Check the settings (docs/labelers.md)."""
         self.variant = settings.choice("variant", variant, VARIANTS)
         self.templates = TEMPLATES if templates is None else read_templates(Path(str(templates)))
         self.separator = settings.text("step_separator", step_separator)

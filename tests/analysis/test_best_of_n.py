@@ -1,7 +1,5 @@
 """Best-of-N by hand and by going through every subset; what people see of it; and that an oracle is never ranked."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

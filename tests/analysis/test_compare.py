@@ -1,14 +1,12 @@
 """Several labelers on one meter: what they share, what is relative to what, and what becomes of one that fails."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
 import snapshot
@@ -83,7 +81,7 @@ class Counting:
             raise ModelError("no model 'absent'")
 
     @classmethod
-    def open(cls, options: BackendOptions) -> Counting:
+    def open(cls, options: BackendOptions) -> Self:
         cls.opened.append(options)
         CLOCK.now += 8
         if options.model == "broken":

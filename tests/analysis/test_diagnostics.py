@@ -1,7 +1,5 @@
 """Diagnostics of a run: against brute force and by hand, and what people see of them."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence

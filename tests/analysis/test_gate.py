@@ -1,7 +1,5 @@
 """The gate: what moves is named with its size, what does not move passes, and damaged files are refused by field."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

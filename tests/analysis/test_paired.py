@@ -1,7 +1,5 @@
 """Paired comparison of runs: the tests against enumeration by hand, what refuses, and what is printed."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import itertools

@@ -1,7 +1,5 @@
 """Every backend, from the command line through every report, board, gate and export: none needs what only some give."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

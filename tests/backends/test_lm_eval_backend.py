@@ -1,7 +1,5 @@
 """The lm-eval backend against the hf backend and a plain softmax."""
 
-from __future__ import annotations
-
 import json
 import logging
 import random

@@ -1,7 +1,5 @@
 """The default model, where its weights are installed: the whole path from GGUF to scores, and what the scores mean."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

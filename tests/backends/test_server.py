@@ -1,7 +1,5 @@
 """The server backend against a stub on loopback: values equal to the hf backend's, order, bounds, and every fault."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """Servers that repeat the key they are sent, or lie: no part of a key is shown or kept, a lie is a typed failure."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The command line: what is asked of it, what it prints where, and the texts people read."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """``cpmi-eval validate``: what it checks, what it says, and its exit code."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

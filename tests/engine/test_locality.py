@@ -1,7 +1,5 @@
 """Shared beginnings are tokenized once, and the ids are those of the whole: by property, over kinds of tokenizers."""
 
-from __future__ import annotations
-
 import re
 from functools import cache, partial
 

@@ -1,7 +1,5 @@
 """Runs on Ray workers: equal to one process whatever dies in between, bounded, counted, and nothing left behind."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging

@@ -1,7 +1,5 @@
 """What a labeler may do besides scoring: decide, keep texts, load more models, see all rows; and sharing a backend."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

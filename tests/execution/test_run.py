@@ -1,7 +1,5 @@
 """The loop: what a labeler sees and owes, what becomes of failures, and that a killed run ends as if it never was."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """Runs in the forms of other programs: read back by those programs, against values worked out by hand."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Training sets: formats that give back what was put in, and the command from a labeler or a run to a file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Finding the final answer in a solution: tables worked by hand, hostile input, real solutions."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

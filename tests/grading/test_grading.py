@@ -1,7 +1,5 @@
 """Which answer a rollout ends in, and whether it is right: in bounded time, whatever a model writes."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

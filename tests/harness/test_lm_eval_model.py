@@ -1,7 +1,5 @@
 """``cpmi-hf`` against lm-eval's own ``hf`` on the same model: the same numbers for the same requests."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

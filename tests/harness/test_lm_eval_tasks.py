@@ -1,7 +1,5 @@
 """ProcessBench as lm-eval tasks: the same prompts, verdicts and numbers as through this package's judge."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

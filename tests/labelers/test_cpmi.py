@@ -1,7 +1,5 @@
 """CPMI by hand on a stub backend, and against the paper's formulas computed straight on a model."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The judge by hand on a stub backend that plays back texts and log-probabilities, and on a tiny real model."""
 
-from __future__ import annotations
-
 import math
 import time
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """CPMI-Merge: whose label is whose, one scale over a whole run, and that a run's end does not depend on its course."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

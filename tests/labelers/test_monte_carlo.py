@@ -1,7 +1,5 @@
 """Monte-Carlo labels by hand on a scripted backend, from recorded rollouts, and through a tiny real model."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

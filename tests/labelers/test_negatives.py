@@ -1,7 +1,5 @@
 """Hard negatives: what the rules make of each kind of answer, and what must hold for all of them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

@@ -1,7 +1,5 @@
 """PAV rewards by hand on scripted policies and provers, and from recorded rollouts."""
 
-from __future__ import annotations
-
 import json
 from typing import ClassVar
 

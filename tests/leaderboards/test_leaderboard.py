@@ -1,7 +1,5 @@
 """Leaderboard files, the rows that runs become, and ``leaderboard add`` and ``show``."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

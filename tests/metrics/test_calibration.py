@@ -1,7 +1,5 @@
 """Shares with Wilson's interval, reliability bins, calibration error, Brier score."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

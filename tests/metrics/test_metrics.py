@@ -1,7 +1,5 @@
 """Metrics against tables worked out by hand, and AUC against its definition."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

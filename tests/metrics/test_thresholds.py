@@ -1,7 +1,5 @@
 """Threshold protocols against tables by hand and against trying every cut."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

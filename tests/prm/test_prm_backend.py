@@ -1,7 +1,5 @@
 """The ``prm`` backend: both scorers agree, nothing is random or run from a checkpoint, failures stay on their trace."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle

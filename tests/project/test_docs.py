@@ -1,7 +1,5 @@
 """What README.md and docs/*.md show runs, what they link to is there, and what they list is what exists."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import itertools

@@ -1,7 +1,5 @@
 """benchmarks/gpu.py: all of it on tiny models, without what a bare machine lacks; and that nothing measured is lost."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json

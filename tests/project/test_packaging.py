@@ -1,7 +1,5 @@
 """What is installed is what works: wheel and sdist, away from the checkout, and packages of third parties."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """Ranking: within a kind, apart by the use of the reference answer, as ranges wherever rows are not separated."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

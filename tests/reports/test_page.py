@@ -1,7 +1,5 @@
 """The page: what is in the file, and what it does in a real browser (see browser.py for how that is started)."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -6,8 +6,6 @@ package is needed. As root it needs ``--no-sandbox``. Debian and Ubuntu's ``apt-
 ``CHROMIUM`` names another executable. Where there is none, :data:`MISSING` says so and tests skip.
 """
 
-from __future__ import annotations
-
 import base64
 import fcntl
 import json
@@ -19,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 EXECUTABLE = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = None if EXECUTABLE else "no chromium here: `apt-get install chromium`, or name one in CHROMIUM"
@@ -76,7 +74,7 @@ class Browser:
         self._to, self._from = to_write, from_read
         self._session: str | None = None
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         try:
             targets = self.call("Target.getTargets")["targetInfos"]
             page = next(one["targetId"] for one in targets if one["type"] == "page")

@@ -1,7 +1,5 @@
 """GGUF files for llama.cpp that hold exactly the weights of a checkpoint: all F32, so that scores can be compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

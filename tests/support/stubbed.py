@@ -1,7 +1,5 @@
 """The server backend on a stub: as a backend whose waits take no time, and as a run of the command's."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading
