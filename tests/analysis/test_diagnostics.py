@@ -13,13 +13,20 @@ from commandline import Cli
 from rich.console import Console
 
 import cpmi_eval
+from cpmi_eval.analysis.diagnostics import (
+    LENGTHS,
+    POSITIONS,
+    Diagnostics,
+    SolutionDiagnostics,
+    StepDiagnostics,
+    diagnose,
+    diagnose_run,
+    last_minimum,
+)
 from cpmi_eval.metrics.calibration import share
-from cpmi_eval.metrics.diagnostics import Diagnostics, diagnose, diagnose_run, last_minimum
 from cpmi_eval.metrics.first_error import harmonic_mean
 from cpmi_eval.metrics.outcome import Metric, Statistics
-from cpmi_eval.metrics.solutions import SolutionDiagnostics
-from cpmi_eval.metrics.steps import LENGTHS, POSITIONS, StepDiagnostics
-from cpmi_eval.metrics.within import NAME, with_interval, within_position
+from cpmi_eval.metrics.within import NAME, within_position
 from cpmi_eval.records import Record, outcome, read_run
 from cpmi_eval.reports.diagnostics import diagnostics_report
 from cpmi_eval.reports.grid import drawn
@@ -147,7 +154,7 @@ def test_weighting_traces_is_repeating_them(seed: int) -> None:
 def test_the_interval_holds_the_value_and_is_the_same_again() -> None:
     records = random_traces(3, 200)
     statistics = within_position([outcome(one) for one in records])
-    first, again = (with_interval(statistics, [one.cluster for one in records]) for _ in range(2))
+    first, again = (statistics.with_interval([one.cluster for one in records]) for _ in range(2))
     assert first == again
     assert first.interval is not None
     assert first.value is not None

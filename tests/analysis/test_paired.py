@@ -19,24 +19,29 @@ from commandline import Cli
 from places import BENCHMARKS
 
 import cpmi_eval
+from cpmi_eval.analysis.paired import align, compare_runs, separated
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics import best_of_n, first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
-from cpmi_eval.metrics.paired import (
+from cpmi_eval.metrics.permutation import (
+    Difference,
     UndefinedError,
-    align,
-    compare_runs,
     holm,
     mcnemar,
-    paired_runs,
     permutation,
-    separated,
+    permutation_of_mean,
 )
-from cpmi_eval.metrics.permutation import permutation_of_mean
 from cpmi_eval.records import Record, Run, read_run
 from cpmi_eval.types import Candidate, Gold
 
 CUT = 0.5
+
+
+def paired_runs(a: Run, b: Run, part: str, metric: str, **how: Any) -> Difference:
+    (found,) = compare_runs([a, b], part=part, metrics=[metric], matches=False, **how).comparisons
+    if found.difference is None:
+        raise UndefinedError(metric, found.lacking or 0, found.reason)
+    return found.difference
 
 
 def trace(first: int, scores: Sequence[float], cluster: str = "") -> Outcome:

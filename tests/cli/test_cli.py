@@ -121,22 +121,13 @@ def test_a_manifest_is_a_config_file_that_gives_the_same_run(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- 1", "must be a mapping"),
-        ("", "must be a mapping"),
-        ("a: [", "cannot be read"),
-        ("labeler_args: 5", "labeler_args"),
-        ("labeler_args: [variant]", "labeler_args"),
-        ("task_args: [n]", "task_args"),
-        ("task_args: 3", "task_args"),
-        ("subset: 5", "subset"),
-        ("limit: [1]", "limit"),
-        ("limit: yes", "limit"),
-        ("batch_size: 2.5", "batch_size"),
-        ("seed: 1.5", "seed"),
-        ("seed: one", "seed"),
-        ("lables: 1", "unknown setting in run.yaml 'lables'. Did you mean"),
+        ("- 1", "must be a mapping"), ("", "must be a mapping"), ("a: [", "cannot be read"),
+        ("labeler_args: 5", "labeler_args"), ("labeler_args: [variant]", "labeler_args"),
+        ("task_args: [n]", "task_args"), ("task_args: 3", "task_args"), ("subset: 5", "subset"),
+        ("limit: [1]", "limit"), ("limit: yes", "limit"), ("batch_size: 2.5", "batch_size"), ("seed: 1.5", "seed"),
+        ("seed: one", "seed"), ("lables: 1", "unknown setting in run.yaml 'lables'. Did you mean"),
     ],
-)
+)  # fmt: skip
 def test_config_files_that_make_no_sense(cli: Cli, content: str, message: str) -> None:
     Path("run.yaml").write_text(content)
     done = cli(*RANDOM[:5], "--config", "run.yaml", "--output_path", "a")
@@ -441,24 +432,11 @@ def test_ls_prints_a_summary_as_it_is_written(
 # --- show, over run directories written by hand ------------------------------------------------------
 
 CONFIG = {
-    "labeler": "cpmi",
-    "task": "processbench",
-    "labeler_args": {"variant": "prefix", "sampled": 8},
-    "task_args": {},
-    "subset": ["gsm8k", "math"],
-    "model": "org/base-7b",
-    "model_args": {},
-    "backend": "hf",
-    "dtype": "auto",
-    "device": "auto",
-    "batch_size": "auto",
-    "scorer": "trie",
-    "threshold": "native",
-    "limit": None,
-    "seed": 0,
-    "data_dir": None,
-    "output_path": None,
-}
+    "labeler": "cpmi", "task": "processbench", "labeler_args": {"variant": "prefix", "sampled": 8}, "task_args": {},
+    "subset": ["gsm8k", "math"], "model": "org/base-7b", "model_args": {}, "backend": "hf", "dtype": "auto",
+    "device": "auto", "batch_size": "auto", "scorer": "trie", "threshold": "native", "limit": None, "seed": 0,
+    "data_dir": None, "output_path": None,
+}  # fmt: skip
 
 
 def metrics(f1: float | None, error: float | None, correct: float | None, auc: float | None, n: int) -> dict[str, Any]:

@@ -29,19 +29,11 @@ from cpmi_eval.lm_eval.model import CPMIHF
 
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nShe gives 7 to Bo.\n\n"
 PAIRS = [
-    (STEM, "The answer is: 35"),
-    (STEM, "The answer is: 35 apples"),
-    (STEM + "The answer is:", " 35"),
+    (STEM, "The answer is: 35"), (STEM, "The answer is: 35 apples"), (STEM + "The answer is:", " 35"),
     (STEM + "The answer is: ", "35"),  # the space moves to the continuation
-    (STEM + "The answer is:\n\n", "35"),
-    ("The answer i", "s: 35"),
-    ("", "The answer is: 35"),
-    ("", "<bos>The answer"),
-    ("<bos>Ada has", " 12 apples"),
-    ("Ada has", " 12 apples"),
-    ("Ada has", " 12 apples"),
-    ("Ada has", " 7"),
-]
+    (STEM + "The answer is:\n\n", "35"), ("The answer i", "s: 35"), ("", "The answer is: 35"), ("", "<bos>The answer"),
+    ("<bos>Ada has", " 12 apples"), ("Ada has", " 12 apples"), ("Ada has", " 12 apples"), ("Ada has", " 7"),
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

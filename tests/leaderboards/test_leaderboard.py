@@ -633,7 +633,7 @@ def test_runs_are_ranked_by_their_intervals_and_a_paired_test(cli: Cli, monkeypa
     found = rows_of(cli(*show, "--sort", "acc_correct"))
     assert [(row["scorer"], row["rank"]) for row in found] == [("constant", [1, 1]), ("random", [2, 2])]
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] == [[1, 2], [1, 2]]
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     monkeypatch.setattr(paired, "separated", lambda runs, part, metric: {(1, 0)})
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] in ([[1, 1], [2, 2]], [[2, 2], [1, 1]])

@@ -116,7 +116,7 @@ def test_a_run_without_a_value_can_be_ranked_by_cost() -> None:
 
 def with_test(values: list[Value], pairs: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Rank rows a, b, c, ... of which all but the last are runs; ``pairs``: what the paired test tells apart."""
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     names = "abcdefgh"[: len(values)]
     runs = [Run(Path(name), {}, ()) for name in names[:-1]]
@@ -157,7 +157,7 @@ def test_of_runs_without_intervals_the_test_alone_decides(monkeypatch: pytest.Mo
 
 
 def test_costs_need_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     monkeypatch.delattr(paired, "separated")
     (board,) = boards([(row("a", seconds=1.0), 0), (row("b", seconds=2.0), 1)])
