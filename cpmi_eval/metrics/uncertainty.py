@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,4 +124,4 @@ def percentiles(values: Floats) -> Interval | None:
 
 def with_intervals(metrics: Mapping[str, Metric], bounds: Mapping[str, Interval]) -> dict[str, Metric]:
     """Each metric with its interval where there is one."""
-    return {name: replace(one, interval=bounds.get(name)) for name, one in metrics.items()}
+    return {name: one.replaced(interval=bounds.get(name)) for name, one in metrics.items()}

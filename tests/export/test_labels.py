@@ -31,9 +31,6 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-# --- formats --------------------------------------------------------------------------------------------------------
-
-
 def test_trl_is_what_its_documentation_says() -> None:
     row = FORMATS["trl"].write(EXAMPLE, ORIGIN)
     assert row == {
@@ -170,8 +167,6 @@ def test_files_and_formats_that_do_not_exist() -> None:
         read_labels(Path("absent"), "math_shepherd")
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
-
 RANDOM = ("label", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
 TRL = ("--format", "trl", "--to", "labels.jsonl")
 SCORES = ("--format", "scores", "--to", "scores.jsonl")
@@ -283,9 +278,6 @@ def test_json_is_one_document(cli: Cli) -> None:
     assert document == {key: value for key, value in about.items() if key != "sha256"}
 
 
-# --- what cannot be labelled ----------------------------------------------------------------------------------------
-
-
 class Picky:
     """Raises at every trace whose problem says so."""
 
@@ -334,8 +326,6 @@ def test_what_cannot_be_labelled_is_listed(cli: Cli, register: Register) -> None
     assert cli(*args, "--format", "trl", "--output_path", "other").code == 0
     assert not Path("labels.jsonl.failed.jsonl").exists()
 
-
-# --- wrong usage ----------------------------------------------------------------------------------------------------
 
 NATIVE = (*TRL, "--threshold", "native")
 WRONG = {

@@ -46,9 +46,6 @@ def published_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     monkeypatch.setattr(files, "shipped", lambda: files.found(folder))
 
 
-# --- rows and their form --------------------------------------------------------------------------------------------
-
-
 def part(f1: Value, traces: str = A, scored: int = 400) -> Part:
     metrics = {"f1": f1, "step_auc": Value(0.606, 0.57, 0.64, 1568)}
     return Part(metrics, TraceSet(traces, 400, scored), Cost(238.5, 463.0, 6_718_702, 693_849, 0, 1_071_591_424))
@@ -239,9 +236,6 @@ def test_paths_of_a_machine_are_cut_to_their_last_name() -> None:
     assert portable({"a": ["/x/y", 3, None], "b": True}) == {"a": ["y", 3, None], "b": True}
     for text in ("org/name", "runs/prm", "1 / 2", "/", "and/or", "The answer is {answer}/2", "~5", "\\boxed{x}"):
         assert portable(text) == text
-
-
-# --- from runs to rows ----------------------------------------------------------------------------------------------
 
 
 def run(name: str, limit: int | None = 12, **changes: Any) -> Path:
@@ -442,9 +436,6 @@ def test_a_run_that_lacks_something_is_named() -> None:
         row_of(read_run(path))
 
 
-# --- leaderboard add ------------------------------------------------------------------------------------------------
-
-
 def test_add_says_what_it_did(cli: Cli) -> None:
     run("random"), run("constant")
     done = cli("leaderboard", "add", "random", "constant")
@@ -478,9 +469,6 @@ def test_add_refuses_a_run_that_is_not_finished_and_adds_nothing(cli: Cli) -> No
     assert "constant is not finished" in done.err
     assert not Path("leaderboards").exists()
     assert "absent is not a run directory" in cli("leaderboard", "add", "absent").err
-
-
-# --- leaderboard show -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -634,7 +622,7 @@ def test_runs_are_ranked_by_their_intervals_and_a_paired_test(cli: Cli, monkeypa
     found = rows_of(cli(*show, "--sort", "acc_correct"))
     assert [(row["scorer"], row["rank"]) for row in found] == [("constant", [1, 1]), ("random", [2, 2])]
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] == [[1, 2], [1, 2]]
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     monkeypatch.setattr(paired, "separated", lambda runs, part, metric: {(1, 0)})
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] in ([[1, 1], [2, 2]], [[2, 2], [1, 1]])

@@ -22,18 +22,10 @@ from typing import Any, Self
 EXECUTABLE = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = None if EXECUTABLE else "no chromium here: `apt-get install chromium`, or name one in CHROMIUM"
 FLAGS = (
-    "--headless=new",
-    "--remote-debugging-pipe",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--disable-extensions",
-    "--disable-gpu",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
+    "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions",
+    "--disable-gpu", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
 # A process of its own moves the descriptors to 3 and 4: doing so in this one could close what it uses.
 LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"

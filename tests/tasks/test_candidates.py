@@ -250,17 +250,14 @@ def test_what_is_empty_is_kept_apart(hub: Path) -> None:
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("solution", "auto", "blank", "by_line"),
-    [
-        ("a\nb\n", ["a", "b"], ["a\nb"], ["a", "b"]),
-        ("a\nb\n \t\nc", ["a\nb", "c"], ["a\nb", "c"], ["a", "b", "c"]),
-        ("\n\n a\nb \n\n", ["a", "b"], ["a\nb"], ["a", "b"]),
-        ("a\r\n\r\n\r\nb", ["a", "b"], ["a", "b"], ["a", "b"]),
-        ("one", ["one"], ["one"], ["one"]),
-        (" \n\n ", [], [], []),
-    ],
-)
+STEPS = [
+    ("a\nb\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\nb\n \t\nc", ["a\nb", "c"], ["a\nb", "c"], ["a", "b", "c"]),
+    ("\n\n a\nb \n\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\r\n\r\n\r\nb", ["a", "b"], ["a", "b"], ["a", "b"]),
+    ("one", ["one"], ["one"], ["one"]), (" \n\n ", [], [], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("solution", "auto", "blank", "by_line"), STEPS)
 def test_steps(solution: str, auto: list[str], blank: list[str], by_line: list[str]) -> None:
     assert list(split_steps(solution, "auto")) == auto
     assert list(split_steps(solution, "blank")) == blank
