@@ -50,11 +50,12 @@ def rescore(
     if len(records) < len(run.records):
         clusters = {(one.part, one.cluster) for one in records}
         known = known.replaced(empty=tuple(one for one in known.empty if (one.task, one.cluster) in clusters))
-    final = {(one.part, one.id): prediction for one, prediction in zip(records, decided.predictions, strict=True)}
+    judged = [replace(one, prediction=own) for one, own in zip(records, decided.predictions, strict=True)]
+    final = {(one.part, one.id): one.prediction for one in judged}
     references = {part: one.references for part, one in run.results.coverage.items() if one.references}
     if len(records) < len(run.records):
         references = {}  # they count all traces
-    results = reduce(known, decided, records, manifest.sessions, references)
+    results = reduce(known, decided, judged, manifest.sessions, references)
     source = Store(path)
     texts = [one for one in source.texts() if one.key in final]
     rows = {row.key: row for row in source.samples.read()}

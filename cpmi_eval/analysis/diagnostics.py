@@ -17,6 +17,7 @@ from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.metrics.calibration import Calibration, calibration, share
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.within import Within, WithinAUC, within_position
+from cpmi_eval.record.results import Form
 from cpmi_eval.record.rows import Record
 from cpmi_eval.record.run import Run, outcome
 from cpmi_eval.types import JSON, StepScores, Trace
@@ -170,6 +171,8 @@ class Diagnostics:
 
 def plain(value: Any) -> Any:
     """As what JSON holds: dataclasses by their fields, without an interval where there is none."""
+    if isinstance(value, Form):
+        return value.as_dict()
     if is_dataclass(value):
         known = {one.name: getattr(value, one.name) for one in fields(value)}
         return {name: plain(one) for name, one in known.items() if (name, one) not in _LEFT_OUT}

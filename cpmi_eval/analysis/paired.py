@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics.outcome import MetricFunction, Outcome, metrics_of
 from cpmi_eval.metrics.permutation import DRAWS, Difference, Matches, UndefinedError, holm, mcnemar, permutation_of_mean
 from cpmi_eval.metrics.spec import spec_of
+from cpmi_eval.record import door
 from cpmi_eval.record.rows import Record
 from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON, Gold
@@ -118,7 +119,7 @@ class Comparisons:
                 }
                 for run, left_out in zip(self.runs, self.aligned.left_out, strict=True)
             ],
-            "comparisons": [{**asdict(one), "better": one.better(self.alpha)} for one in self.comparisons],
+            "comparisons": [{**door.plain(one), "better": one.better(self.alpha)} for one in self.comparisons],
         }
 
 

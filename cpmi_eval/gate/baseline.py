@@ -247,5 +247,7 @@ def _check(found: Baseline, source: door.Source) -> None:
     if repeated:
         raise source.fault(f"is not valid: traces: the id {repeated[0][1]!r} of {repeated[0][0]} is there twice")
     for name, part in found.parts.items():
+        if low := [key for key in COUNTS if getattr(part.tokens, key) < 0]:
+            raise source.fault(f"is not valid: parts.{name}.tokens.{low[0]}: Expected `int` >= 0")
         if counted[name] != part.traces:
             raise source.fault(f"is not valid: parts.{name}.traces: the file has {counted[name]}, not {part.traces}")

@@ -19,7 +19,7 @@ class Form(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def as_dict(self) -> JSON:
         """The record as JSON values."""
-        found: JSON = msgspec.to_builtins(self)
+        found: JSON = msgspec.json.decode(msgspec.json.encode(self))
         return found
 
     def replaced(self, **changes: Any) -> Any:

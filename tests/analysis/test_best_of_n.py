@@ -350,7 +350,7 @@ def test_a_limit_takes_whole_problems(data: dict[str, Any]) -> None:
 def test_what_people_see(data: dict[str, Any]) -> None:
     from rich.console import Console
 
-    summary = cpmi_eval.evaluate("marked", "math", output_path="run", **data).summary
+    summary = cpmi_eval.evaluate("marked", "math", output_path="run", **data).run.results
     stream = io.StringIO()
     console = Console(width=130, file=stream)
     console.print(drawn(list(tables(summary)), 130))
@@ -406,4 +406,7 @@ def test_an_oracle_is_shown_and_never_ranked(data: dict[str, Any], cli: Cli) -> 
     (board,) = json.loads(done.out)["boards"]
     found = {row["scorer"]: (row["rank"], row["oracle"]) for row in board["rows"]}
     assert found == {"marked": ([1, 1], False), "oracle": (None, True)}
-    assert "an oracle" in facts(cpmi_eval.evaluate("oracle", "math", output_path="oracle", **data).summary)["selection"]
+    assert (
+        "an oracle"
+        in facts(cpmi_eval.evaluate("oracle", "math", output_path="oracle", **data).run.results)["selection"]
+    )

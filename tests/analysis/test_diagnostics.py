@@ -23,6 +23,7 @@ from cpmi_eval.analysis.diagnostics import (
     diagnose_run,
     last_minimum,
 )
+from cpmi_eval.cost import Share
 from cpmi_eval.metrics.calibration import share
 from cpmi_eval.metrics.first_error import harmonic_mean
 from cpmi_eval.metrics.outcome import Metric, Statistics
@@ -31,7 +32,7 @@ from cpmi_eval.record.rows import Record
 from cpmi_eval.record.run import outcome, read_run
 from cpmi_eval.reports.diagnostics import diagnostics_report
 from cpmi_eval.reports.grid import drawn
-from cpmi_eval.types import Candidate, Gold
+from cpmi_eval.types import Candidate, Failure, Gold
 
 
 def trace(
@@ -48,9 +49,9 @@ def trace(
     texts = tuple(steps if steps is not None else [f"step {place}" for place in range(len(scores or ()))])
     gold = Gold(first, right, candidate)
     own = None if scores is None else tuple(scores)
-    failure = {"kind": error, "message": "..."} if scores is None else None
+    failure = Failure(error, "...") if scores is None else None
     name = f"{first}-{scores}-{prediction}-{cluster}"
-    return Record(name, "task/part", cluster or name, "?", texts, gold, own, prediction, failure, {})
+    return Record(name, "task/part", cluster or name, "?", texts, gold, own, prediction, failure, Share.nothing())
 
 
 def random_traces(seed: int, n: int = 60) -> list[Record]:

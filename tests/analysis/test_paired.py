@@ -17,9 +17,11 @@ import pytest
 import snapshot
 from commandline import Cli
 from places import BENCHMARKS
+from runs import made as finished
 
 import cpmi_eval
 from cpmi_eval.analysis.paired import align, compare_runs, separated
+from cpmi_eval.cost import Share
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics import best_of_n, first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
@@ -343,28 +345,16 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def summary(task: str = "synthetic", **changes: Any) -> dict[str, Any]:
-    return {
-        "labeler": {"name": "length", "uses_reference": False},
-        "threshold": {"protocol": "fixed:0.5", "value": 0.5},
-        "config": {"task": task, "labeler_args": {}},
-        "model": None,
-        "coverage": {},
-        "synthetic": True,
-        **changes,
-    }
-
-
 def run_of(outcomes: dict[str, Sequence[Outcome]], path: str = "run", **changes: Any) -> Run:
     records = [
         Record(
             f"{place}", f"synthetic/{part}", one.cluster or str(place), "p", ("s",) * 4, one.gold, one.scores,
-            one.prediction, None, {}
+            one.prediction, None, Share.nothing()
         )
         for part, group in outcomes.items()
         for place, one in enumerate(group)
     ]  # fmt: skip
-    return Run(Path(path), summary(**changes), tuple(records))
+    return finished(path, records, synthetic=True, **changes)
 
 
 LONG = FIRSTS * 8
@@ -476,7 +466,7 @@ def test_runs_on_other_traces_refuse_and_can_be_restricted() -> None:
     with pytest.raises(UsageError, match=r"0 are in all of them .*; there is nothing to compare"):
         align([a, replace(b, records=b.records[:0])], shared=True)
     with pytest.raises(UsageError, match="different tasks cannot be compared: a is of synthetic, b is of traces"):
-        align([a, made(2, 0, "b", task="traces")])
+        align([a, made(2, 0, "b", config={"task": "traces"})])
 
 
 def test_only_problems_whose_candidates_all_have_are_shared() -> None:
@@ -541,8 +531,8 @@ def test_what_people_see(style: str) -> None:
     model = {"backend": "hf", "model": "smollm2-135m", "device": "cpu"}
     asked = {"name": "cpmi", "uses_reference": True}
     config = {"task": "synthetic", "labeler_args": {"variant": "prefix"}}
-    ranks = made(4, 0.3, "runs/c", threshold={"protocol": "native", "value": None}, labeler=asked, config=config)
-    ranks = replace(ranks, summary={**ranks.summary, "model": model})
+    rule = {"protocol": "native", "value": None}
+    ranks = made(4, 0.3, "runs/c", threshold=rule, labeler=asked, config=config, model=model)
     failed = replace(poor.records[3], scores=None, prediction=None)
     poor = replace(poor, records=(*poor.records[:3], failed, *poor.records[4:-1]))
     found = compare_runs([good, poor, ranks], shared=True)

@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 import pytest
 import snapshot
 from commandline import Cli, Outcome
+from runs import made
 from shop import Register
 
 from cpmi_eval import StepScores, __version__
 from cpmi_eval.config import RunConfig
+from cpmi_eval.cost import Share
 from cpmi_eval.errors import UsageError
 from cpmi_eval.record.door import to_lines, write_json
-from cpmi_eval.store import ROW_KEYS  # XXX
+from cpmi_eval.types import Tokens
 
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
 SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -475,9 +477,11 @@ def summary_of(**changes: Any) -> dict[str, Any]:
 
 def failed_row(name: str, kind: str, message: str) -> dict[str, Any]:
     return {
-        **dict.fromkeys(ROW_KEYS),
         "id": name,
         "task": "processbench/math",
+        "scores": None,
+        "prediction": None,
+        "cost": Share.nothing().as_dict(),
         "gold": {"first_error": 0, "final_answer_correct": False},
         "error": {"kind": kind, "message": message},
         "details": {},
@@ -489,11 +493,14 @@ def write_run(
 ) -> None:
     folder = Path(path)
     folder.mkdir(parents=True)
-    write_json(folder / "manifest.json", {"config": CONFIG, "created": "2026-01-02T03:04:05+00:00", "sessions": []})
-    (folder / "samples.jsonl").write_text(to_lines(rows), encoding="utf-8")
-    (folder / "traces.jsonl").write_text(to_lines(traces), encoding="utf-8")
+    known = {one["id"] for one in traces}
+    texts = [{**TEXT, "id": row["id"], "task": row["task"]} for row in rows if row["id"] not in known]
+    (folder / "samples.jsonl").write_bytes(to_lines(rows))
+    (folder / "traces.jsonl").write_bytes(to_lines([*traces, *texts]))
+    run = made(folder, **{"config": CONFIG, **(summary or {})})
+    write_json(folder / "manifest.json", run.manifest.as_dict())
     if summary is not None:
-        write_json(folder / "results.json", summary)
+        write_json(folder / "results.json", run.summary)
 
 
 FAILED = [
@@ -508,7 +515,7 @@ SCORED = {
     "prediction": 1,
     "gold": {"first_error": 2, "final_answer_correct": False},
     "error": None,
-    "cost": {"seconds": 1.0, "tokens": {"requested": 3, "computed": 2, "generated": 0}, "peak_memory_bytes": 0},
+    "cost": Share(1.0, 1.0, Tokens(3, 2, 0), 0).as_dict(),
     "details": {"negatives": ["12", "13 [bold]"], "gold_terms": [0.0, 0.0, 0.0]},
 }
 TEXT = {
@@ -625,10 +632,11 @@ def test_steps_are_tinted_from_red_to_green_where_colour_is_wanted(cli: Cli, mon
 
 
 def test_a_results_file_of_something_else(cli: Cli) -> None:
-    write_run("odd", {"results": {}}, [], [])
+    write_run("odd", {}, [], [])
+    Path("odd/results.json").write_text('{"results": {}}')
     done = cli("leaderboard", "show", "odd")
     assert done.code == 2
-    assert "results.json is not a run's results" in done.err
+    assert "results.json is not valid: Object missing required field `labeler`" in done.err
     shown = cli("show", "odd")
     assert shown.code == 2
     assert "results.json" in shown.err

@@ -71,8 +71,8 @@ class Ranked(Probe):
     name = "probe-ranked"
 
     def finish(self, rows):
-        order = sorted(row["id"] for row in rows)
-        return [[float(order.index(row["id"]))] * row["details"]["n"] for row in rows]
+        order = sorted(row.id for row in rows)
+        return [[float(order.index(row.id))] * row.details["n"] for row in rows]
 
 
 class Asking(Probe):

@@ -12,6 +12,7 @@ import yaml
 from commandline import Cli
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from runs import PLAIN
 
 import cpmi_eval
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
@@ -116,7 +117,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
             "groups": {},
             "selects": False,
             "notes": {},
-            "cost": {"wall_seconds": {"score": 3.0, "total": 4.5}},
+            "cost": {**PLAIN["cost"], "wall_seconds": {"score": 3.0, "total": 4.5}},
             "coverage": {
                 part: {"traces": len(TRACES[part]), "scored": len(TRACES[part]), "no_reference": 0, "failed": 0}
                 for part in parts
@@ -140,14 +141,16 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         }
         summary = changed(summary, changes)
         manifest = {
+            "schema_version": 2,
             "created": "2025-06-15T14:59:00+00:00",
-            "sessions": [{"started": "2025-06-15T15:00:00+00:00"}],
+            "sessions": [{"started": "2025-06-15T15:00:00+00:00", "seconds": {}}],
             "identity": {},
             "machine": {"platform": "Linux", "processor": "x86_64"},
+            **{key: summary[key] for key in ("config", "versions", "data", "model")},
         }
         write_json(path / "manifest.json", manifest)
-        (path / "samples.jsonl").write_text(to_lines(row for one, _ in rows for row in one))
-        (path / "traces.jsonl").write_text(to_lines(row for _, one in rows for row in one))
+        (path / "samples.jsonl").write_bytes(to_lines(row for one, _ in rows for row in one))
+        (path / "traces.jsonl").write_bytes(to_lines(row for _, one in rows for row in one))
         write_json(path / "results.json", summary)
         os.utime(path / "results.json", (WRITTEN, WRITTEN))
         return path
@@ -455,7 +458,7 @@ def test_traces_that_failed_are_counted_and_logged(run: Callable[..., Path], tmp
     path = run(parts=("processbench/math",))
     rows = [json.loads(line) for line in (path / "samples.jsonl").read_text().splitlines()]
     rows[0] |= {"scores": None, "prediction": None, "error": {"kind": "too_long", "message": "9 tokens"}}
-    (path / "samples.jsonl").write_text(to_lines(rows))
+    (path / "samples.jsonl").write_bytes(to_lines(rows))
     summary = json.loads((path / "results.json").read_text())
     summary["coverage"]["processbench/math"] |= {"scored": 2, "failed": 1}
     write_json(path / "results.json", {**summary, "errors": {"too_long": 1}})

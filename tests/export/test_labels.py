@@ -88,7 +88,7 @@ def test_what_is_written_is_read_back_the_same(
     if form != "math-shepherd":
         assert len(written) == len(drawn)
     path = tmp_path_factory.mktemp("labels") / "labels.jsonl"
-    path.write_text(to_lines(row for _, row in written), encoding="utf-8")
+    path.write_bytes(to_lines(row for _, row in written))
     assert read_labels(path, form) == [one for one, _ in written]
 
 
@@ -153,15 +153,15 @@ MALFORMED = {
 @pytest.mark.parametrize(("form", "row", "message"), MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_line_of_another_form_is_named(form: str, row: Any, message: str) -> None:
     good = EXAMPLE if FORMATS[form].hard else replace(EXAMPLE, labels=(0.5, -1.0))
-    Path("labels.jsonl").write_text(to_lines([FORMATS[form].write(good, ORIGIN), row]))
+    Path("labels.jsonl").write_bytes(to_lines([FORMATS[form].write(good, ORIGIN), row]))
     with pytest.raises(DataError) as caught:
         read_labels(Path("labels.jsonl"), form)
-    assert str(caught.value).startswith(f"labels.jsonl:2 is not a line of the format {form}: ")
+    assert str(caught.value).startswith(f"labels.jsonl, line 2 is not a line of the format {form}: ")
     assert message in str(caught.value)
 
 
 def test_files_and_formats_that_do_not_exist() -> None:
-    with pytest.raises(DataError, match="cannot read labels from absent"):
+    with pytest.raises(DataError, match="absent does not exist"):
         read_labels(Path("absent"), "trl")
     with pytest.raises(UnknownNameError, match="Did you mean 'math-shepherd'"):
         read_labels(Path("absent"), "math_shepherd")
@@ -181,7 +181,7 @@ def read_lines(path: str) -> list[dict[str, Any]]:
 
 
 def write_traces(*rows: dict[str, Any]) -> None:
-    Path("mine.jsonl").write_text(to_lines(rows), encoding="utf-8")
+    Path("mine.jsonl").write_bytes(to_lines(rows))
 
 
 def test_from_a_labeler_to_a_training_set(cli: Cli) -> None:
@@ -423,4 +423,4 @@ def test_a_run_that_lost_its_traces(cli: Cli) -> None:
     Path("run/traces.jsonl").unlink()
     done = cli("label", "--from", "run", *NATIVE)
     assert done.code == 2
-    assert "run lacks traces or their rows" in done.err
+    assert "run has no traces.jsonl" in done.err

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 import snapshot
 from commandline import Cli, Outcome
+from runs import PLAIN
 
 import cpmi_eval
 from cpmi_eval.errors import DataError, StoreError
 from cpmi_eval.leaderboards import files, form
-from cpmi_eval.leaderboards.rows import fingerprint, row_of
-from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, portable
+from cpmi_eval.leaderboards.rows import row_of
+from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value
 from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.record.rows import trace_set
 from cpmi_eval.record.run import read_run
+from cpmi_eval.record.signature import Signature, portable
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -157,7 +159,7 @@ def test_a_wrong_row_is_named_with_file_line_and_field(row: Row, path: str, valu
     with pytest.raises(DataError) as caught:
         form.parse(document)
     assert message in str(caught.value)
-    Path("processbench.jsonl").write_text(to_lines([form.as_dict(PUBLISHED), document]))
+    Path("processbench.jsonl").write_bytes(to_lines([form.as_dict(PUBLISHED), document]))
     with pytest.raises(DataError) as caught:
         files.read(Path("processbench.jsonl"))
     assert str(caught.value).startswith("processbench.jsonl, line 2: ")
@@ -330,7 +332,7 @@ def two_parts(path: Path, *, scored: bool = True) -> None:
         "results": {**{f"t/{subset}": metrics for subset in order}, "t": metrics},
         "coverage": {},
         "errors": {},
-        "cost": {},
+        "cost": PLAIN["cost"],
         "labeler": {"name": "mc", "kind": "labeler", "uses_reference": True},
         "threshold": {"protocol": "native", "value": 0.5},
         "synthetic": False,
@@ -341,11 +343,12 @@ def two_parts(path: Path, *, scored: bool = True) -> None:
     }
     identity = {**config, "data": [], "files": {"prompt": B}}
     path.mkdir()
-    manifest = {"identity": identity, "config": config, "created": "2026-01-02T03:04:05+00:00", "model": model}
+    manifest = {"schema_version": 2, "identity": identity, "created": "2026-01-02T03:04:05+00:00", "sessions": []}
+    manifest |= {key: summary[key] for key in ("config", "model", "data", "versions")}
     write_json(path / "manifest.json", {**manifest, "machine": {"platform": "Linux", "processor": "x86_64"}})
     write_json(path / "results.json", summary)
-    (path / "samples.jsonl").write_text(to_lines(rows))
-    (path / "traces.jsonl").write_text(to_lines(texts))
+    (path / "samples.jsonl").write_bytes(to_lines(rows))
+    (path / "traces.jsonl").write_bytes(to_lines(texts))
 
 
 def test_costs_and_traces_are_those_of_the_parts_and_add_up_in_the_mean() -> None:
@@ -400,15 +403,14 @@ def test_a_trained_prm_bears_its_checkpoints_name() -> None:
     assert row.model["name"] == "base-7b"
 
 
-def identity_of(path: Path, **changes: Any) -> str:
-    manifest = json.loads((path / "manifest.json").read_text())
-    threshold = changes.pop("threshold", "native")
-    for name, value in changes.items():
-        if name in manifest["model"]:
-            manifest["model"][name] = value
-        if name in manifest["identity"]:
-            manifest["identity"][name] = value
-    return fingerprint(manifest, threshold)
+def identity_of(path: Path, threshold: str = "native", **changes: Any) -> str:
+    run = read_run(path)
+    assert run.model is not None
+    model = replace(run.model, **{name: one for name, one in changes.items() if hasattr(run.model, name)})
+    identity = {name: changes.get(name, one) for name, one in run.manifest.identity.items()}
+    rule = run.results.threshold.replaced(protocol=threshold)
+    manifest = run.manifest.replaced(model=model, identity=identity)
+    return Signature(manifest, run.results.replaced(threshold=rule), 0).fingerprint
 
 
 def test_a_fingerprint_is_that_of_configuration_data_files_and_model() -> None:
@@ -432,7 +434,7 @@ def test_a_fingerprint_is_that_of_configuration_data_files_and_model() -> None:
 def test_a_run_that_lacks_something_is_named() -> None:
     path = run("constant")
     edit(path, "manifest.json", lambda content: content.pop("machine"))
-    with pytest.raises(StoreError, match="constant lacks what a leaderboard needs: KeyError\\('machine'\\)"):
+    with pytest.raises(StoreError, match=r"constant/manifest\.json is not valid: .*missing required field `machine`"):
         row_of(read_run(path))
 
 
@@ -538,7 +540,7 @@ def test_json_holds_all_that_is_known(cli: Cli, board: Path) -> None:
 
 
 def test_a_published_row_is_shown_apart_once(cli: Cli, board: Path) -> None:
-    append(board, to_lines([form.as_dict(PUBLISHED)]))
+    append(board, to_lines([form.as_dict(PUBLISHED)]).decode())
     document = json.loads(cli(*GSM8K, "--json").out)
     names = [row["scorer"] for row in document["published"]]
     assert names[0] == "PRM-7B"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cpmi_eval.cost import Share
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics import first_error, thresholds
 from cpmi_eval.metrics.outcome import Outcome
@@ -26,7 +27,7 @@ def record(
 ) -> Record:
     steps = tuple("x" for _ in scores)
     own = None if failed else tuple(scores)
-    return Record(name, part, cluster or name, "p", steps, Gold(first), own, None, None, {}, {}, decision)
+    return Record(name, part, cluster or name, "p", steps, Gold(first), own, None, None, Share.nothing(), {}, decision)
 
 
 def f1_at(records: Sequence[Record], cut: float) -> float | None:
@@ -114,9 +115,9 @@ def test_no_cut_is_better(records: list[Record]) -> None:
 def test_native_is_the_scorers_own_decision_where_it_has_one() -> None:
     records = [record(0, 0.1, 0.9, decision=1), record(-1, 0.1), record(0, failed=True)]
     found = decide(parse("native"), 0.5, records, 0)
-    assert (found.predictions, found.undecided, found.value) == ((1, 0, None), False, 0.5)
+    assert (found.predictions, found.rule.decides, found.rule.value) == ((1, 0, None), True, 0.5)
     assert decide(parse("fixed:0.5"), None, records, 0).predictions == (0, 0, None)
-    assert decide(parse("native"), None, [record(-1, 0.1)], 0).undecided
+    assert not decide(parse("native"), None, [record(-1, 0.1)], 0).rule.decides
 
 
 TWO_PARTS = [
@@ -130,10 +131,10 @@ TWO_PARTS = [
 
 def test_dev_fits_on_its_subset_and_holds_it_out() -> None:
     found = decide(parse("dev:a"), None, TWO_PARTS, 0)
-    assert found.cuts == {"t/a": (pytest.approx(0.3),)}
-    assert found.held_out == "t/a"
+    assert found.rule.cuts == {"t/a": (pytest.approx(0.3),)}
+    assert found.rule.held_out == "t/a"
     assert found.predictions[2:] == (0, -1, 0)  # .3 calls the last one wrong; b's own best cut would not
-    assert not found.undecided
+    assert found.rule.decides
 
 
 @pytest.mark.parametrize("protocol", ["dev:c", "dev:t"])
@@ -146,7 +147,7 @@ def test_dev_needs_its_subset_and_another(protocol: str) -> None:
 
 def test_oracle_fits_each_part_on_itself() -> None:
     found = decide(parse("oracle"), None, TWO_PARTS, 0)
-    assert found.cuts == {"t/a": (pytest.approx(0.3),), "t/b": (pytest.approx(0.265),)}
+    assert found.rule.cuts == {"t/a": (pytest.approx(0.3),), "t/b": (pytest.approx(0.265),)}
     assert found.predictions == (0, -1, 0, -1, -1)
 
 
@@ -156,7 +157,7 @@ def test_a_fold_is_decided_by_the_others_only() -> None:
     found = decide(parse("crossfit:5"), None, records, 3)
     for fold in range(5):
         cut = fit([one for one, other in zip(records, folds, strict=True) if other != fold])
-        assert found.cuts["t/a"][fold] == cut
+        assert found.rule.cuts["t/a"][fold] == cut
         for one, other, prediction in zip(records, folds, found.predictions, strict=True):
             if other == fold:
                 assert prediction == first_below(one.scores or (), cut)
@@ -165,7 +166,7 @@ def test_a_fold_is_decided_by_the_others_only() -> None:
         for one, other in zip(records, folds, strict=True)
     ]
     again = decide(parse("crossfit:5"), None, changed, 3)
-    assert again.cuts["t/a"][0] == found.cuts["t/a"][0]  # fold 0's own traces have no say in its cut
+    assert again.rule.cuts["t/a"][0] == found.rule.cuts["t/a"][0]  # fold 0's own traces have no say in its cut
 
 
 def test_problems_are_never_split_and_folds_are_even() -> None:
@@ -183,12 +184,12 @@ def test_problems_are_never_split_and_folds_are_even() -> None:
 
 
 def test_what_is_said_of_a_threshold_is_plain_data() -> None:
-    assert decide(parse("native"), 0.5, TWO_PARTS, 0).as_dict() == {
+    assert decide(parse("native"), 0.5, TWO_PARTS, 0).rule.as_dict() == {
         "protocol": "native",
         "value": 0.5,
         "undecided": False,
     }
-    found = decide(parse("dev:a"), None, TWO_PARTS, 0).as_dict()
+    found = decide(parse("dev:a"), None, TWO_PARTS, 0).rule.as_dict()
     assert (found["protocol"], found["held_out"], list(found["cuts"])) == ("dev:a", "t/a", ["t/a"])
     assert thresholds.Protocol("crossfit", folds=3).fitted
     assert not thresholds.Protocol("fixed", value=1.0).fitted

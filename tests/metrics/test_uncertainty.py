@@ -145,4 +145,3 @@ def test_bounds_are_put_beside_their_values() -> None:
     found = with_intervals(metrics, {"f1": (0.25, 0.75)})
     assert found["f1"].as_dict() == {"value": 0.5, "n": 4, "interval": [0.25, 0.75]}
     assert found["auc"].as_dict() == {"value": None, "n": 0}
-    assert {name: Metric.from_dict(one.as_dict()) for name, one in found.items()} == found

@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 import cpmi_eval
-from cpmi_eval import store as module
+from cpmi_eval.cost import Share
 from cpmi_eval.errors import StoreError
-from cpmi_eval.record.door import replace_text, to_lines, write_json
-from cpmi_eval.record.store import Store
-from cpmi_eval.store import ROW_KEYS, read_json  # XXX
+from cpmi_eval.record.door import to_lines, write_json
+from cpmi_eval.record.rows import Row
+from cpmi_eval.record.store import Store, read_manifest
+from cpmi_eval.types import Failure, Gold
+
+ROW_KEYS = ("id", "task", "scores", "prediction", "gold", "error", "cost", "details")
 
 
-def row(name: str, **changes: object) -> dict[str, object]:
-    return {**dict.fromkeys(ROW_KEYS), "id": name, **changes}
+def row(name: str, **details: object) -> Row:
+    return Row(name, "t/x", None, None, Gold(-1), Failure("too_long", "it is"), Share.nothing(), details)
 
 
 @pytest.fixture
@@ -28,52 +31,17 @@ def run_dir(tmp_path: Path) -> Path:
     return path
 
 
-# --- files are replaced whole ---------------------------------------------------------------------------------------
-
-
-def test_replace_leaves_the_new_file_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "results.json"
-    replace_text(target, "old")
-    replace_text(target, "new \u2028 é")
-    assert target.read_text(encoding="utf-8") == "new \u2028 é"
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_a_crash_before_the_swap_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "results.json"
-    replace_text(target, "old")
-
-    def crash(_: int) -> None:
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module.os, "fsync", crash)
-        with pytest.raises(OSError, match="disk full"):
-            replace_text(target, "new")
-    assert target.read_text(encoding="utf-8") == "old"
-    replace_text(target, "newer")  # what the crash left behind is no obstacle
-    assert target.read_text(encoding="utf-8") == "newer"
-
-
-def test_json_that_others_cannot_read_is_never_written(tmp_path: Path) -> None:
-    target = tmp_path / "results.json"
-    write_json(target, {"value": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(target, {"value": float("nan")})
-    assert read_json(target) == {"value": 1}
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", b"\xff"])
 def test_unreadable_json_names_the_file(tmp_path: Path, content: str | bytes) -> None:
     target = tmp_path / "manifest.json"
     target.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(StoreError, match=r"manifest\.json"):
-        read_json(target)
+        read_manifest(tmp_path)
 
 
 def test_reading_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=re.escape(f"{tmp_path} is not a run directory: it has no manifest.json")):
-        read_json(tmp_path / "manifest.json")
+        read_manifest(tmp_path)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -81,41 +49,42 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
 
 def test_rows_come_back_in_order_with_their_keys(run_dir: Path) -> None:
     with Store(run_dir) as store:
-        assert store.rows() == []
-        store.append([row("a"), row("b", details={"text": "één\u2028\nline"})])
+        assert store.samples.read() == []
+        store.append([row("a"), row("b", text="één\u2028\nline")])
         store.append([row("c")])
-        assert [one["id"] for one in store.rows()] == ["a", "b", "c"]
-        assert store.rows()[1]["details"] == {"text": "één\u2028\nline"}
+        assert [one.id for one in store.samples.read()] == ["a", "b", "c"]
+        assert store.samples.read()[1].details == {"text": "één\u2028\nline"}
     assert len(store.samples_path.read_bytes().splitlines()) == 3
 
 
-@pytest.mark.parametrize("torn", [b'{"id": "c", "sco', b"\xc3", b"{", json.dumps(row("c")).encode()])
+@pytest.mark.parametrize("torn", [b'{"id": "c", "sco', b"\xc3", b"{", json.dumps(row("c").as_dict()).encode()])
 def test_a_torn_last_line_is_cut_off(run_dir: Path, torn: bytes) -> None:
     with Store(run_dir) as store:
         store.append([row("a"), row("b")])
         whole = store.samples_path.read_bytes()
         store.samples_path.write_bytes(whole + torn)
-        assert [one["id"] for one in store.rows()] == ["a", "b"]
+        assert [one.id for one in store.samples.read()] == ["a", "b"]
         assert store.samples_path.read_bytes() == whole
         store.append([row("c")])
-        assert [one["id"] for one in store.rows()] == ["a", "b", "c"]
+        assert [one.id for one in store.samples.read()] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
         ('{"id": "b", "sco', "line 2 is damaged"),
-        ("", "line 2 is damaged"),
-        ("[1]", "line 2 is not a result row"),
-        ('{"id": "b"}', "line 2 is not a result row"),
+        ("[1]", "line 2 is not valid"),
+        ('{"id": "b"}', "line 2 is not valid: Object missing required field `task`"),
     ],
 )
 def test_a_damaged_line_in_the_middle_is_refused_by_number(run_dir: Path, line: str, complaint: str) -> None:
     with Store(run_dir) as store:
-        store.samples_path.write_text(to_lines([row("a")]) + line + "\n" + to_lines([row("c")]), encoding="utf-8")
+        store.samples_path.write_bytes(
+            to_lines([row("a").as_dict()]) + line.encode() + b"\n" + to_lines([row("c").as_dict()])
+        )
         before = store.samples_path.read_bytes()
         with pytest.raises(StoreError, match=rf"samples\.jsonl, {complaint}.*--fresh"):
-            store.rows()
+            store.samples.read()
         assert store.samples_path.read_bytes() == before
 
 
@@ -129,10 +98,10 @@ def test_only_the_torn_row_is_done_again(tmp_path: Path) -> None:
     samples = path / "samples.jsonl"
     lines = samples.read_bytes().splitlines(keepends=True)
     # A mark in the rows that are whole shows that they are kept as they are.
-    marked = [json.dumps({**json.loads(line), "kept": True}).encode() + b"\n" for line in lines[:5]]
+    marked = [json.dumps({**json.loads(line), "details": {"kept": True}}).encode() + b"\n" for line in lines[:5]]
     samples.write_bytes(b"".join(marked) + lines[5][:40])
     resumed = run_random(path)
-    assert [one.get("kept") for one in resumed.rows] == [True] * 5 + [None]
+    assert [one["details"].get("kept") for one in resumed.rows] == [True] * 5 + [None]
     assert resumed.rows[5]["scores"] == finished.rows[5]["scores"]
     assert resumed.summary["results"] == finished.summary["results"]
 
@@ -234,9 +203,9 @@ def test_fresh_keeps_every_earlier_run(tmp_path: Path) -> None:
     second = run_random(path, seed=2, fresh=True)
     third = run_random(path, seed=3, fresh=True)
     assert {name: (path / "earlier-1" / name).read_bytes() for name in kept} == kept
-    assert read_json(path / "earlier-1" / "results.json") == first.summary
-    assert read_json(path / "earlier-2" / "results.json") == second.summary
-    assert read_json(path / "results.json") == third.summary
+    assert json.loads((path / "earlier-1" / "results.json").read_text()) == first.summary
+    assert json.loads((path / "earlier-2" / "results.json").read_text()) == second.summary
+    assert json.loads((path / "results.json").read_text()) == third.summary
     assert len({json.dumps(one.rows[0]["scores"]) for one in (first, second, third)}) == 3
 
 
@@ -251,7 +220,7 @@ def test_set_aside_says_where(run_dir: Path) -> None:
         assert store.set_aside() == run_dir / "earlier-1"
         assert store.set_aside() is None
         assert store.manifest() is None
-        assert store.rows() == []
+        assert store.samples.read() == []
 
 
 def test_killed_between_setting_aside_and_starting_anew(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Ranking: within a kind, apart by the use of the reference answer, as ranges wherever rows are not separated."""
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import made
 
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.board import Board, Entry, boards, main_metric, ranked
@@ -116,7 +116,7 @@ def with_test(values: list[Value], pairs: set[tuple[str, str]], monkeypatch: pyt
     from cpmi_eval.analysis import paired
 
     names = "abcdefgh"[: len(values)]
-    runs = [Run(Path(name), {}, ()) for name in names[:-1]]
+    runs = [made(name) for name in names[:-1]]
 
     def separated(given: list[Run], part: str, metric: str) -> set[tuple[int, int]]:
         assert (part, metric) == ("t/a", "f1")
@@ -158,7 +158,7 @@ def test_costs_need_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delattr(paired, "separated")
     (board,) = boards([(row("a", seconds=1.0), 0), (row("b", seconds=2.0), 1)])
-    assert [one.place for one in ranked(board, "wall_seconds", [Run(Path(name), {}, ()) for name in "ab"])[0]] == [
+    assert [one.place for one in ranked(board, "wall_seconds", [made(name) for name in "ab"])[0]] == [
         "1",
         "2",
     ]

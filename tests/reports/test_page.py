@@ -10,8 +10,10 @@ from typing import Any
 
 import browser
 import pytest
+from runs import made
 from sklearn.metrics import roc_auc_score
 
+from cpmi_eval.cost import Share
 from cpmi_eval.errors import UsageError
 from cpmi_eval.leaderboards import schema
 from cpmi_eval.metrics.outcome import Outcome
@@ -19,7 +21,7 @@ from cpmi_eval.record.rows import Record
 from cpmi_eval.record.run import Run
 from cpmi_eval.reports import escape
 from cpmi_eval.reports.page import Board, Placed, curves, page, runs
-from cpmi_eval.types import JSON, Gold
+from cpmi_eval.types import JSON, Failure, Gold
 
 PART = "task/one"
 HOSTILE = '</script><script>window.hit = 1</script><img src=x onerror="window.hit = 2">\u2028&amp;<!--'
@@ -36,7 +38,7 @@ def record(
     problem: str | None = None,
 ) -> Record:
     steps = tuple(texts) or tuple(f"Step {i + 1} of trace {place}." for i in range(len(scores or (0, 0))))
-    error = {"kind": "too_long", "message": "longer than the model's context"} if scores is None else None
+    error = Failure("too_long", "longer than the model's context") if scores is None else None
     return Record(
         id=name or f"trace-{place}",
         part=PART,
@@ -47,7 +49,7 @@ def record(
         scores=None if scores is None else tuple(scores),
         prediction=prediction,
         error=error,
-        cost={},
+        cost=Share.nothing(),
     )
 
 
@@ -90,7 +92,7 @@ def summary(**changes: Any) -> JSON:
 
 
 def run_of(records: Sequence[Record] = RECORDS, folder: str = "run", **changes: Any) -> Run:
-    return Run(Path("/somewhere") / folder, summary(**changes), tuple(records))
+    return made(Path("/somewhere") / folder, records, **summary(**changes))
 
 
 def row_of(
