@@ -184,7 +184,8 @@ def read_labels(path: Path, form: str) -> list[Example]:
     """
     read = FORMATS[settings.choice("format", form, tuple(FORMATS))].read
     examples = []
-    for number, row in enumerate(door.read_lines(path, dict, door.Source(str(path), DataError)), 1):
+    source = door.Source(str(path), DataError, f"a line of the format {form} is an object")
+    for number, row in enumerate(door.read_lines(path, dict, source), 1):
         try:
             examples.append(read(row))
         except ValueError as error:

@@ -15,6 +15,7 @@ from cpmi_eval.leaderboards.rows import row_of
 from cpmi_eval.metrics import first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
 from cpmi_eval.protocols import LoadOptions, Task
+from cpmi_eval.record.rows import TraceText
 from cpmi_eval.record.run import read_run
 from cpmi_eval.registry import load as load_plugin
 from cpmi_eval.reports.board import board_grid, shown
@@ -145,15 +146,15 @@ def test_a_run_without_annotations_shows_no_metric(capsys: pytest.CaptureFixture
     write(LINE, {**LINE, "id": "two"})
     result = cpmi_eval.evaluate("constant", "traces", task_args={"path": "mine.jsonl"}, output_path="run")
     assert set(result.results["traces"].values()) == {Metric(None, 0)}
-    report = printed(run_report(result.summary, result.rows, "run"), capsys)
+    report = printed(run_report(result.run), capsys)
     assert "0 of 2 traces are annotated" in report
     assert "0.0 " not in report.split("wall time")[0]
     (board,) = boards([(row_of(read_run(Path("run"))), None)])
     ((placed,),) = ranked(board, "f1")
     assert (placed.rank, placed.reason) == (None, "no value")
     assert "not ranked, no F1" in markdown([board_grid(shown(board, "f1", [[placed]]))])
-    trace = {**LINE, "id": "two", "answer": None}
-    text = printed(trace_report(result.rows[1], trace), capsys)
+    trace = TraceText("two", "traces/file", str(LINE["problem"]), tuple(LINE["steps"]))
+    text = printed(trace_report(result.scored[1], trace), capsys)
     assert "label: none (this trace is not annotated)" in text
     assert "prediction: no error\n" in text
 
@@ -165,7 +166,7 @@ def test_a_task_without_metrics_can_be_run_shown_and_ranked_by_cost(
     write(LINE)
     result = cpmi_eval.evaluate("constant", "traces", task_args={"path": "mine.jsonl"}, output_path="run")
     assert result.results == {"traces/file": {}, "traces": {}}
-    assert "traces/file" in printed(run_report(result.summary, result.rows, "run"), capsys)
+    assert "traces/file" in printed(run_report(result.run), capsys)
     (board,) = boards([(row_of(read_run(Path("run"))), None)])
     assert main_metric(board) == "wall_seconds"
     ((placed,),) = ranked(board, "wall_seconds")
@@ -179,7 +180,7 @@ def test_a_run_that_is_annotated_in_part_says_so(capsys: pytest.CaptureFixture[s
     result = cpmi_eval.evaluate("constant", "traces", task_args={"path": "mine.jsonl"}, output_path="run")
     assert result.results["traces"]["acc_correct"] == Metric(1.0, 1)
     assert result.results["traces"]["f1"].n == 2
-    assert "2 of 3 traces are annotated" in printed(run_report(result.summary, result.rows, "run"), capsys)
+    assert "2 of 3 traces are annotated" in printed(run_report(result.run), capsys)
 
 
 def test_a_run_that_is_annotated_throughout_does_not_mention_it() -> None:
