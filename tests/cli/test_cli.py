@@ -21,17 +21,9 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.store import ROW_KEYS, to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
-SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run every test in a folder of its own, without what the caller's environment says."""
-    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")

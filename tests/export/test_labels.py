@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,10 @@ from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
 from cpmi_eval.store import to_lines, write_json
 from cpmi_eval.types import Failure
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 ORIGIN = Origin("gsm8k-1", "processbench/gsm8k", "4", "cpmi")
 EXAMPLE = Example("2 + 2?", ("2 + 2 = 4.", "So it is 5."), (True, False))
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 def test_trl_is_what_its_documentation_says() -> None:

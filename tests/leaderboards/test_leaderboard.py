@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,15 +22,9 @@ from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, port
 from cpmi_eval.records import read_run, trace_set
 from cpmi_eval.store import to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", *(one for one in os.environ if one.startswith("CPMI_EVAL_"))):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
