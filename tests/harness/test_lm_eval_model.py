@@ -82,9 +82,6 @@ def same(mine, other, bound=1e-9):
     assert [greedy for _, greedy in mine] == [greedy for _, greedy in other]
 
 
-# --- loglikelihood ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3"])
 def test_pairs_score_as_in_hf_whatever_the_white_space_and_the_context(name):
     same(scored(ours(name), PAIRS), scored(theirs(name), PAIRS))
@@ -182,8 +179,6 @@ def test_rolling_windows_are_those_of_hf(bos, max_length, monkeypatch):
     monkeypatch.setattr("cpmi_eval.lm_eval.model.CHUNK_BATCHES", 0)
     assert mine.loglikelihood_rolling(asked, disable_tqdm=True) == pytest.approx(expected, abs=1e-9)
 
-
-# --- generate_until -----------------------------------------------------------------------------------------------
 
 CONTEXTS = [STEM, "Ada has", "The answer is:", STEM + "She", "Ada has"]
 
@@ -296,9 +291,6 @@ def test_completions_of_a_prompt_are_decoded_in_few_or_many_slots_alike():
     asked = {"max_gen_toks": 10, "until": ["\n\n"]}
     runs = [completed(ours(batch_size=size), CONTEXTS, **asked) for size in ("auto", 1, 2)]
     assert runs[0] == runs[1] == runs[2]
-
-
-# --- through lm-eval: tasks, caches, chats --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -416,9 +408,6 @@ def test_a_model_that_gives_nan_stops_the_run():
     lm.scorer.forward.head = Broken()
     with pytest.raises(ModelError, match="1 of 1 requests failed, the first with non_finite"):
         scored(lm, [("Ada", " has")])
-
-
-# --- options --------------------------------------------------------------------------------------------------------
 
 
 def test_batch_sizes_become_budgets():
