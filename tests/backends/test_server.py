@@ -25,16 +25,14 @@ from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Completion, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
-pytest.importorskip("tenacity", reason="the server backend needs tenacity: pip install 'cpmi-eval[server]'")
 
 from stubbed import FakeTime, made, on, options, run
 
-from cpmi_eval.backends.server import SEED_BITS, ServerBackend
-from cpmi_eval.backends.serving import alignment, chat, client, dialects
-from cpmi_eval.backends.serving.alignment import Bos
-from cpmi_eval.backends.serving.config import clean_url
-from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
-from cpmi_eval.backends.serving.replies import Listed, Usage
+from cpmi_eval.backends.server import SEED_BITS, ServerBackend, alignment, chat, client, probing
+from cpmi_eval.backends.server.alignment import Bos
+from cpmi_eval.backends.server.faults import RequestError, ServerStoppedError
+from cpmi_eval.backends.server.replies import Listed, Usage
+from cpmi_eval.backends.server.requests import ServerSettings, clean_url
 
 KEY = "sk-a-very-secret-key-0123456789"
 
@@ -360,7 +358,7 @@ def test_truncated_distributions_are_refused(stubs: Any) -> None:
 def test_tokens_are_found_in_the_prompt(tokens: list[str], text: str, boundary: int, first: int) -> None:
     place = alignment.align([*tokens, "next"], text, 1)
     assert place.skipped + place.first_after(boundary) == first
-    assert place.skipped + len(place.low) == len(tokens)
+    assert place.skipped + len(place.ends) == len(tokens)
 
 
 @pytest.mark.parametrize("tokens", [["ab", "ce"], ["ab"], [], ["b", "cd"], ["abc", "cd"], ["x", "abcd"]])
@@ -478,10 +476,12 @@ def test_what_a_server_has_no_field_for_is_refused_with_the_setting_to_change(st
 
 
 def test_the_owner_of_a_model_names_its_dialect() -> None:
-    assert [dialects.of_owner(name) for name in ("vllm", "SGLang", "llamacpp", "me", None)] == [
-        *("vllm", "sglang", "llama.cpp"),
-        *(None, None),
-    ]
+    def refuse(_: Any) -> Any:
+        raise RequestError("server_error", "no")
+
+    own = ServerSettings("m", "http://127.0.0.1:9/v1")
+    found = [probing.dialect(own, owner, refuse) for owner in ("vllm", "SGLang", "llamacpp", "me", None)]
+    assert found == ["vllm", "sglang", "llama.cpp", "none", "none"]
 
 
 class Greedy(Canned):
@@ -817,6 +817,6 @@ def test_a_stopped_command_leaves_no_key_behind(stubs: Any, tmp_path: Path, monk
 
 
 def test_help_does_not_import_the_client() -> None:
-    code = "import sys; import cpmi_eval.cli, cpmi_eval.backends.server; print({'openai', 'tenacity'} & {*sys.modules})"
+    code = "import sys; import cpmi_eval.cli, cpmi_eval.backends.server; print({'openai'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "set()"
