@@ -20,7 +20,7 @@ from cpmi_eval.types import JSON, Enough, Failure, Generation, LogProb, Sampling
 
 if TYPE_CHECKING:
     from cpmi_eval.engine.encode import Encoder
-    from cpmi_eval.engine.scoring import Generator, Limits, Scorer
+    from cpmi_eval.engine.scoring import Generator, Limits
 
 LIMITS = ("row_tokens", "batch_tokens", "slots", "cache_tokens", "max_length")
 MODEL_ARGS = ("revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
@@ -51,11 +51,12 @@ class HFBackend:
         """
         from cpmi_eval.engine.architecture import cache_tokens, devices, max_length, row_tokens
         from cpmi_eval.engine.encode import Encoder
-        from cpmi_eval.engine.packed import TrieScorer, distrust
-        from cpmi_eval.engine.pairwise import PairwiseScorer
+        from cpmi_eval.engine.likelihood import Likelihood, distrusted
         from cpmi_eval.engine.plain import PlainGenerator
+        from cpmi_eval.engine.reader import PackedReader
         from cpmi_eval.engine.rollouts import SharedGenerator
         from cpmi_eval.engine.scoring import Limits
+        from cpmi_eval.engine.straight import StraightReader
 
         args = args or {}
         rows = models.positive(args, "row_tokens") or row_tokens(model)
@@ -72,21 +73,16 @@ class HFBackend:
         )
         self.trie_difference: float | None = None
         self.branch_difference: float | None = None
-        self.scorer: Scorer
-        self.generator: Generator
+        self.generator: Generator = PlainGenerator(model, self.encoder, self.limits.max_length)
         if settings.flag("prefix_sharing", prefix_sharing):
-            trie_scorer = TrieScorer(model, self.limits)
-            self.trie_difference = distrust(trie_scorer, model.get_input_embeddings().weight.shape[0])
-            self.scorer = trie_scorer
+            reader = PackedReader(model, self.limits)
+            self.trie_difference = distrusted(reader)
             # Over several devices every layer's branches would lie elsewhere: transformers' own generation does that.
-            self.generator = (
-                SharedGenerator(trie_scorer.forward, self.encoder, self.limits)
-                if len(self.devices) == 1 and not hasattr(model, "hf_device_map")
-                else PlainGenerator(model, self.encoder, self.limits.max_length)
-            )
+            if len(self.devices) == 1 and not hasattr(model, "hf_device_map"):
+                self.generator = SharedGenerator(reader.forward, self.encoder, self.limits)
+            self.likelihood = Likelihood(reader)
         else:
-            self.scorer = PairwiseScorer(model, self.limits)
-            self.generator = PlainGenerator(model, self.encoder, self.limits.max_length)
+            self.likelihood = Likelihood(StraightReader(model, self.limits))
         self._generating = 0.0
         self._options: BackendOptions | None = None
         self._identity: JSON = {}
@@ -143,7 +139,7 @@ class HFBackend:
             architecture=type(self.model).__name__,
             parameters=self.model.num_parameters(),
             attention=self.model.config._attn_implementation,
-            scorer=self.scorer.name,
+            scorer=self.likelihood.reader.name,
             generator=self.generator.name,
             row_tokens=self.limits.row_tokens,
             batch_tokens=self.limits.batch_tokens,
@@ -167,7 +163,7 @@ class HFBackend:
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
-        return self.scorer.score(requests, self.encoder.encode) if requests else []
+        return self.likelihood.score(requests, self.encoder.encode) if requests else []
 
     def generate(
         self,
@@ -219,7 +215,7 @@ class HFBackend:
 
     def busy_seconds(self) -> float:
         """Return for how long the device has had work: batches that are scored, completions that are decoded."""
-        return self.scorer.busy + self._generating
+        return self.likelihood.reader.busy + self._generating
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""

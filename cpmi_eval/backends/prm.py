@@ -15,7 +15,7 @@ from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError, UnknownNameError
 from cpmi_eval.prm import detect
-from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
+from cpmi_eval.prm.encode import EncodedTrace, EncodingError, TraceEncoder
 from cpmi_eval.prm.specs import Spec
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
@@ -23,8 +23,7 @@ from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, Tr
 if TYPE_CHECKING:
     from cpmi_eval.engine.reader import Values
     from cpmi_eval.engine.scoring import Limits
-    from cpmi_eval.prm.heads import Head
-    from cpmi_eval.prm.reading import Reader
+    from cpmi_eval.prm.heads import ScoreHead
 
 LIMITS = ("row_tokens", "batch_tokens", "max_length")
 MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
@@ -41,7 +40,7 @@ class PRMBackend:
     def __init__(
         self,
         model: Any,
-        head: Head,
+        head: ScoreHead,
         tokenizer: Any,
         spec: Spec,
         *,
@@ -64,7 +63,7 @@ class PRMBackend:
         """
         from cpmi_eval.engine.architecture import devices, max_length, row_tokens
         from cpmi_eval.engine.scoring import Limits
-        from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
+        from cpmi_eval.prm.reading import TraceReader
 
         args = args or {}
         rows = models.positive(args, "row_tokens") or row_tokens(model)
@@ -78,14 +77,8 @@ class PRMBackend:
         )
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
-        self.trie_difference: float | None = None
-        self.reader: Reader
-        if settings.flag("prefix_sharing", prefix_sharing):
-            reader = TrieReader(model, self.limits)
-            self.trie_difference = distrust(reader, self.vocabulary)
-            self.reader = reader
-        else:
-            self.reader = PairwiseReader(model, self.limits)
+        sharing = settings.flag("prefix_sharing", prefix_sharing)
+        self.reader = TraceReader(model, self.limits, prefix_sharing=sharing)
         self._identity: JSON = {}
 
     @classmethod
@@ -151,12 +144,12 @@ class PRMBackend:
             architecture=type(self.model).__name__,
             parameters=self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
             attention=self.model.config._attn_implementation,
-            scorer=self.reader.name,
+            scorer=self.reader.reader.name,
             row_tokens=self.limits.row_tokens,
             batch_tokens=self.limits.batch_tokens,
             max_length=self.limits.max_length,
             spec=as_dict(self.spec),
-            own={"trie_difference": self.trie_difference},
+            own={"trie_difference": self.reader.difference},
         )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
@@ -167,7 +160,7 @@ class PRMBackend:
 
     def busy_seconds(self) -> float:
         """Return for how long the device has had work."""
-        return self.reader.busy
+        return self.reader.reader.busy
 
     def peak_memory_bytes(self) -> int:
         """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
@@ -176,14 +169,14 @@ class PRMBackend:
     def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
         """Return one result per trace, in their order; whatever cannot be read whole is a failure, never cut."""
         encoded = [self._encoded(trace) for trace in traces]
-        ready = [one for one in encoded if isinstance(one, Encoded)]
+        ready = [one for one in encoded if isinstance(one, EncodedTrace)]
         read = iter(self.reader.read(ready, self.head) if ready else [])
         return [
             TraceFailure(trace.id, one) if isinstance(one, Failure) else self._scored(trace, one, next(read))
             for trace, one in zip(traces, encoded, strict=True)
         ]
 
-    def _encoded(self, trace: Trace) -> Encoded | Failure:
+    def _encoded(self, trace: Trace) -> EncodedTrace | Failure:
         try:
             encoded = self.encoder.encode(trace.problem, trace.steps)
         except EncodingError as error:
@@ -192,7 +185,7 @@ class PRMBackend:
             return Failure("encoding", f"token {max(encoded.ids)} is past the model's {self.vocabulary} embeddings")
         return encoded
 
-    def _scored(self, trace: Trace, encoded: Encoded, found: Values | Failure) -> Scored:
+    def _scored(self, trace: Trace, encoded: EncodedTrace, found: Values | Failure) -> Scored:
         from cpmi_eval.prm.heads import scores
 
         if isinstance(found, Failure):
@@ -246,7 +239,7 @@ def _load(place: str, spec: Spec, dtype: str, device: str, args: Mapping[str, An
     return (model.base_model if own_head else model), tokenizer
 
 
-def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> Head:
+def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> ScoreHead:
     """Read the head that the spec describes."""
     from cpmi_eval.prm import heads
 
