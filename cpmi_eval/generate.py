@@ -26,14 +26,13 @@ from cpmi_eval.description import ModelDescription, checked
 from cpmi_eval.errors import DataError, StoreError, UsageError
 from cpmi_eval.labelers.prompts import check_chat, fill, read_prompt, uses_chat
 from cpmi_eval.manifest import differences, package_versions
-from cpmi_eval.protocols import BackendOptions, LanguageModel
+from cpmi_eval.protocols import BackendOptions, LanguageModel, OffersExamples, OffersProblems
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.store import read_json, replace_text, to_lines, whole_lines, write_json
 from cpmi_eval.tasks.candidates import Solution
-from cpmi_eval.tasks.problems import SOURCES, load_problems
 from cpmi_eval.tasks.references import problem_key
-from cpmi_eval.tasks.selection import Problem, grade
-from cpmi_eval.types import JSON, Failure, Generation, Provenance, Sampling, Tokens
+from cpmi_eval.tasks.selection import grade
+from cpmi_eval.types import JSON, Failure, Generation, Problem, Provenance, Sampling, Tokens
 
 COMPLETIONS_PER_BATCH = 256
 PROMPT = (
@@ -82,8 +81,7 @@ class GenerateConfig:
         Raises:
             UsageError: names the setting.
         """
-        settings.choice("task", self.task, tuple(SOURCES))
-        settings.choice(f"subset of {self.task}", self.subset, SOURCES[self.task].subsets)
+        settings.choice(f"subset of {self.task}", self.subset, offering(self.task).subsets)
         for name in ("n", "max_new_tokens", *(["limit"] if self.limit is not None else [])):
             settings.integer(name, getattr(self, name), 1)
         for name in ("shots", "top_k", "seed"):
@@ -147,7 +145,7 @@ def generate(
     if "generate" not in backend_class.capabilities:
         raise UsageError(f"the backend {config.backend!r} does not generate")
     data_dir = Path(config.data_dir) if config.data_dir else None
-    everything, provenance = load_problems(config.task, config.subset, data_dir)
+    everything, provenance = offering(config.task).problems(config.subset, data_dir)
     shots, further = _shots(config, data_dir)
     identity = config.identity([*provenance, *further])
     path = Path(config.to)
@@ -162,6 +160,19 @@ def generate(
     start, earlier = time.perf_counter(), partial.seconds
     _draw(config, problems, shots, backend, partial, progress or (lambda *_: None))
     return _save(config, problems, partial, model, identity, earlier + time.perf_counter() - start)
+
+
+def offering(name: str) -> OffersProblems:
+    """Return the task of that name, plug-ins included.
+
+    Raises:
+        UnknownNameError: there is no such task.
+        UsageError: it offers no problems.
+    """
+    task = registry.load("tasks", name)()
+    if not isinstance(task, OffersProblems):
+        raise UsageError(f"the task {name!r} offers no problems to solve; gsm8k and math do")
+    return task
 
 
 def _template(config: GenerateConfig) -> str:
@@ -181,7 +192,10 @@ def _shots(config: GenerateConfig, data_dir: Path | None) -> tuple[list[tuple[st
     """Return solved problems of the training split (one more than is shown: a problem is not its own example)."""
     if not config.shots:
         return [], []
-    worked, origins = SOURCES[config.task]().worked(data_dir)
+    task = offering(config.task)
+    if not isinstance(task, OffersExamples):
+        raise UsageError(f"the task {config.task!r} has no worked solutions for --shots; leave it out")
+    worked, origins = task.worked(data_dir)
     if len(worked) <= config.shots:
         raise DataError(f"{origins[0].name} has {len(worked)} worked solutions; --shots {config.shots} needs one more")
     return derive_rng(config.seed, "shots").sample(worked, config.shots + 1), origins

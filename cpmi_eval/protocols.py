@@ -14,6 +14,8 @@ from cpmi_eval.types import (
     Failure,
     Generation,
     LogProb,
+    Problem,
+    Provenance,
     Sampling,
     Scored,
     ScoreRequest,
@@ -54,6 +56,22 @@ class Task(Protocol):
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return the items of the chosen subsets; raise DataError rather than drop a row."""
+
+
+@runtime_checkable
+class OffersProblems(Task, Protocol):
+    """A task whose problems can be given to a model to solve, and whose answers grade the solutions."""
+
+    def problems(self, subset: str, data_dir: Path | None) -> tuple[list[Problem], list[Provenance]]:
+        """Return all problems of a subset in the benchmark's order, and where they came from."""
+
+
+@runtime_checkable
+class OffersExamples(Protocol):
+    """A task with worked solutions to problems of its own, to show to a model before it solves another."""
+
+    def worked(self, data_dir: Path | None) -> tuple[list[tuple[str, str]], list[Provenance]]:
+        """Return problems with their solutions, and where they came from."""
 
 
 @dataclass(frozen=True)

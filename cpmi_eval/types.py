@@ -78,6 +78,19 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A problem with its reference answer.
+
+    ``id`` is stable within the benchmark (``gsm8k-test-0``). ``groups``: what results are broken down by.
+    """
+
+    id: str
+    problem: str
+    answer: str
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where one piece of data came from: a hub revision, or the SHA-256 of a file's bytes."""
 

@@ -242,7 +242,7 @@ def _corrections(
     at_hand = [place for place, entry in enumerate(entries) if entry.run is not None]
     if by in COSTS or len(at_hand) < 2:
         return
-    from cpmi_eval.metrics.paired import separated
+    from cpmi_eval.analysis.paired import separated
 
     pairs = separated([runs[entries[place].run or 0] for place in at_hand], part, by)
     for one, i in enumerate(at_hand):

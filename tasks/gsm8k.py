@@ -16,45 +16,32 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of either split: the answer stands after the worked solution."""
-
+class _Row:
     question: str
     answer: str
 
     def __post_init__(self) -> None:
-        """Look for the answer."""
         if "####" not in self.answer:
             raise ValueError("answer: no '####' line")
 
     @property
-    def text(self) -> str:
-        """The problem."""
+    def problem(self) -> str:
         return self.question
 
     @property
-    def reference(self) -> str:
-        """What follows ``####``, without thousands separators, as GSM8K's own grader reads it."""
+    def reference(self) -> str:  # without thousands separators, as GSM8K's own grader reads it
         return _THOUSANDS.sub("", self.answer.rpartition("####")[2].strip())
 
     @property
-    def worked(self) -> str:
-        """The worked solution as a model should write it: no calculator notes, the answer in words."""
+    def worked(self) -> str:  # as a model should write it: no calculator notes, the answer in words
         work, _, answer = _ANNOTATION.sub("", self.answer).strip().rpartition("####")
         return f"{work.strip()}\nThe answer is {answer.strip()}."
 
 
 def source(split: str) -> ReferenceSource:
     """Return a split of the dataset."""
-    table = Table(
-        name="openai/gsm8k",
-        file=f"{split}.jsonl",
-        hub_split=split,
-        hub_configs=("main",),
-        revision="740312add88f781978c0658806c59bc2815b9866",
-        role="reference answers of gsm8k problems",
-    )
-    return ReferenceSource(table, Row)
+    revision, role = "740312add88f781978c0658806c59bc2815b9866", "reference answers of gsm8k problems"
+    return ReferenceSource(Table("openai/gsm8k", f"{split}.jsonl", split, revision, ("main",), role), _Row)
 
 
 class GSM8K(Selection):

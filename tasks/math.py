@@ -17,30 +17,11 @@ from cpmi_eval.tasks.sources import Table
 
 UNKNOWN_LEVEL = "?"
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
-_TEST = Table(
-    name="EleutherAI/hendrycks_math",
-    file="test.jsonl",
-    hub_split="test",
-    hub_configs=(
-        *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
-        *("number_theory", "prealgebra", "precalculus"),
-    ),
-    revision="21a5633873b6a120296cce3e2df9d5550074f4a3",
-    role="reference answers of math problems",
-)
-_MATH500 = Table(
-    name="HuggingFaceH4/MATH-500",
-    file="test.jsonl",
-    hub_split="test",
-    revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-    role="problems of math500",
-)
+_SUBJECTS = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row; copies write ``Level 2`` or ``2``, ``type`` or ``subject``, and the hub's has no ``answer``."""
-
+class _Row:  # copies write ``Level 2`` or ``2``, ``type`` or ``subject``, and the hub's has no ``answer``
     problem: str
     solution: str | None = None
     answer: str | None = None
@@ -49,33 +30,35 @@ class Row:
     type: str | None = None
 
     def __post_init__(self) -> None:
-        """Look for an answer."""
         if self.answer is None and self.solution is None:
             raise ValueError("solution: missing, and there is no answer")
 
     @property
-    def text(self) -> str:
-        """The problem."""
-        return self.problem
-
-    @property
     def reference(self) -> str | None:
-        """The answer where a copy has one, else the solution's last box."""
         return last_boxed(self.solution or "") if self.answer is None else self.answer.strip()
 
     @property
     def worked(self) -> str | None:
-        """The worked solution."""
         return self.solution
 
     @property
     def groups(self) -> Mapping[str, str]:
-        """Level (``1`` to ``5``, or ``?``) and subject."""
         level, subject = _LEVEL.fullmatch(str(self.level).strip()), self.subject or self.type
         return {"level": level.group(1) if level else UNKNOWN_LEVEL, **({"subject": subject} if subject else {})}
 
 
-SOURCE = ReferenceSource(_TEST, Row)
+SOURCE = ReferenceSource(
+    Table(
+        *("EleutherAI/hendrycks_math", "test.jsonl", "test", "21a5633873b6a120296cce3e2df9d5550074f4a3"),
+        hub_configs=tuple(_SUBJECTS.split()),
+        role="reference answers of math problems",
+    ),
+    _Row,
+)
+_MATH500 = Table(
+    *("HuggingFaceH4/MATH-500", "test.jsonl", "test", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+    role="problems of math500",
+)
 
 
 class MATH(Selection):
@@ -83,4 +66,4 @@ class MATH(Selection):
 
     name: ClassVar[str] = "math"
     summary: ClassVar[str] = "select among solutions of competition problems (MATH): --candidates FILE"
-    sources: ClassVar[Mapping[str, ReferenceSource]] = {"test": SOURCE, "math500": ReferenceSource(_MATH500, Row)}
+    sources: ClassVar[Mapping[str, ReferenceSource]] = {"test": SOURCE, "math500": ReferenceSource(_MATH500, _Row)}

@@ -30,62 +30,44 @@ TABLES = {name: Table("Qwen/ProcessBench", f"{name}.json", hub_split=name, revis
 
 
 @dataclass(frozen=True)
-class OlympiadBenchRow:
-    """A row of OlympiadBench; proofs have no answer."""
-
+class _OlympiadBench:
     question: str
-    final_answer: tuple[str, ...] | None
+    final_answer: tuple[str, ...] | None  # its parts; proofs have none
 
     @property
-    def text(self) -> str:
-        """The problem."""
+    def problem(self) -> str:
         return self.question
 
     @property
-    def reference(self) -> str | None:
-        """The parts of the answer, separated by commas."""
+    def reference(self) -> str:
         return ", ".join(filter(None, map(clean, self.final_answer or ())))
 
 
 @dataclass(frozen=True)
-class OmniMATHRow:
-    """A row of Omni-MATH."""
-
+class _OmniMATH:
     problem: str
     answer: str | None
 
     @property
-    def text(self) -> str:
-        """The problem."""
-        return self.problem
-
-    @property
-    def reference(self) -> str | None:
-        """The answer."""
+    def reference(self) -> str:
         return clean(self.answer or "")
 
 
 # Open-ended, text-only, mathematics, English: the other configurations have no answers, or images, or other problems.
 _OLYMPIADBENCH = Table(
-    name="Hothan/OlympiadBench",
-    file="OE_TO_maths_en_COMP.jsonl",
-    hub_split="train",
+    *("Hothan/OlympiadBench", "OE_TO_maths_en_COMP.jsonl", "train", "91184b52131e7fc9455fef848035173aea8cc01a"),
     hub_configs=("OE_TO_maths_en_COMP",),
-    revision="91184b52131e7fc9455fef848035173aea8cc01a",
     role="reference answers of olympiadbench problems",
 )
 _OMNIMATH = Table(
-    name="KbsdJames/Omni-MATH",
-    file="test.jsonl",
-    hub_split="test",
-    revision="40ba231d8f16e29ecd40e6407e2c8640145a8f62",
+    *("KbsdJames/Omni-MATH", "test.jsonl", "test", "40ba231d8f16e29ecd40e6407e2c8640145a8f62"),
     role="reference answers of omnimath problems",
 )
 REFERENCE_SOURCES: Mapping[str, tuple[ReferenceSource, ...]] = {
     "gsm8k": (gsm8k.source("test"), gsm8k.source("train")),
     "math": (math.SOURCE,),
-    "olympiadbench": (ReferenceSource(_OLYMPIADBENCH, OlympiadBenchRow),),
-    "omnimath": (ReferenceSource(_OMNIMATH, OmniMATHRow),),
+    "olympiadbench": (ReferenceSource(_OLYMPIADBENCH, _OlympiadBench),),
+    "omnimath": (ReferenceSource(_OMNIMATH, _OmniMATH),),
 }
 
 
@@ -112,6 +94,7 @@ class ProcessBench:
     subsets: ClassVar[tuple[str, ...]] = SUBSETS
     metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
     synthetic: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return the rows of the chosen subsets, with reference answers where there are any.
@@ -120,8 +103,8 @@ class ProcessBench:
             UnknownNameError: a subset or a setting that does not exist.
             DataError: missing files, or rows that do not have the schema; all of them are reported at once.
         """
-        check_names(self.name, "setting", options.args or (), ())
-        check_names(self.name, "subset", options.subsets, SUBSETS)
+        check_names("setting", options.args or (), ())
+        check_names("subset", options.subsets, SUBSETS)
         subsets = [subset for subset in SUBSETS if not options.subsets or subset in options.subsets]
         rows, provenance = read_subsets(subsets, options.data_dir)
         items: list[Item] = []

@@ -27,12 +27,12 @@ class Answered(Protocol):
     """A row of a table of problems with answers, a frozen dataclass with the table's own fields."""
 
     @property
-    def text(self) -> str:
-        """The problem."""
+    def problem(self) -> str:
+        """Its text."""
 
     @property
     def reference(self) -> str | None:
-        """Its answer; ``None`` where it has none."""
+        """Its answer; nothing where it has none."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def find_references(
             break
         rows, provenance = read_typed(source.table, source.kind, data_dir)
         consulted.append(provenance)
-        table = ReferenceTable.build((row.text, row.reference) for row in rows if row.reference)
+        table = ReferenceTable.build((row.problem, row.reference) for row in rows if row.reference)
         found |= {problem: answer for problem in open_problems if (answer := table.find(problem)) is not None}
         open_problems = [problem for problem in open_problems if problem not in found]
     return found, consulted

@@ -69,8 +69,8 @@ def check_steps(steps: Sequence[str], first_error: int | None) -> None:
         raise ValueError(f"label: {first_error}, expected -1 to {len(steps) - 1} ({len(steps)} steps)")
 
 
-def check_names(task: str, what: str, names: Iterable[str], known: Sequence[str]) -> None:
+def check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     """Refuse names of subsets or settings that a task does not have; close ones are suggested."""
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"{what} of the task {task}", name, known)
+            raise UnknownNameError(what, name, known)

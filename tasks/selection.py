@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,23 +22,10 @@ from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
 from cpmi_eval.tasks.references import ReferenceSource, problem_key, strict_key
 from cpmi_eval.tasks.rows import Faults, check_names, show
 from cpmi_eval.tasks.sources import read_typed
-from cpmi_eval.types import JSON, Candidate, Gold, Item, Provenance, TaskData, Trace
+from cpmi_eval.types import JSON, Candidate, Gold, Item, Problem, Provenance, TaskData, Trace
 
 SPLITS = ("auto", "blank", "line")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem with its reference answer.
-
-    ``id`` is its 0-based place in the benchmark's file (``gsm8k-test-0``). ``groups``: what results are broken down by.
-    """
-
-    id: str
-    problem: str
-    answer: str
-    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class Selection:
@@ -70,16 +57,16 @@ class Selection:
             UnknownNameError: no such subset.
             DataError: the data is missing, or a row lacks its problem or its answer.
         """
-        check_names(self.name, "subset", [subset], self.subsets)
+        check_names("subset", [subset], self.subsets)
         rows, origin = read_typed(self.sources[subset].table, self.sources[subset].kind, data_dir)
         problems: list[Problem] = []
         for index, row in enumerate(rows):
             answer = row.reference
-            if not row.text.strip() or not answer:
-                what = "no answer to its problem" if row.text.strip() else "no problem"
+            if not row.problem.strip() or not answer:
+                what = "no answer to its problem" if row.problem.strip() else "no problem"
                 raise DataError(f"{origin.name} row {index + 1} gives {what}; download the file again")
             groups = getattr(row, "groups", {})
-            problems.append(Problem(f"{self.name}-{subset}-{index}", row.text, answer, groups))
+            problems.append(Problem(f"{self.name}-{subset}-{index}", row.problem, answer, groups))
         return problems, [origin]
 
     def worked(self, data_dir: Path | None) -> tuple[list[tuple[str, str]], list[Provenance]]:
@@ -87,7 +74,7 @@ class Selection:
         source = self.sources["test"]
         table = replace(source.table, file="train.jsonl", hub_split="train", role="worked examples for --shots")
         rows, origin = read_typed(table, source.kind, data_dir)
-        found = [(row.text, getattr(row, "worked", None)) for row in rows]
+        found = [(row.problem, getattr(row, "worked", None)) for row in rows]
         return [(text, worked) for text, worked in found if text and worked], [origin]
 
     def load(self, options: LoadOptions) -> TaskData:
@@ -103,7 +90,7 @@ class Selection:
             DataError: missing data; lines that are not of the form, not of this subset, or with another answer.
         """
         path, split = self._settings(options.args or {})
-        check_names(self.name, "subset", options.subsets, self.subsets)
+        check_names("subset", options.subsets, self.subsets)
         if len(set(options.subsets)) > 1:
             listed = ", ".join(options.subsets)
             raise UsageError(f"a file of candidates belongs to one subset of {self.name}; choose one of {listed}")
@@ -121,7 +108,7 @@ class Selection:
         )
 
     def _settings(self, args: Mapping[str, Any]) -> tuple[Path, str]:
-        check_names(self.name, "setting", args, ("candidates", "split"))
+        check_names("setting", args, ("candidates", "split"))
         path = args.get("candidates")
         if not isinstance(path, str | Path) or not str(path):
             given = f", not {path!r}; quote a name that looks like a number" if "candidates" in args else ""
@@ -206,9 +193,6 @@ def split_steps(solution: str, rule: str) -> tuple[str, ...]:
     return tuple(step for part in parts if (step := part.strip()))
 
 
-# --- grading --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Graded:
     """A candidate and what its final answer is worth.
@@ -230,9 +214,12 @@ class Graded:
         return f"{self.problem.id}/{self.index}"
 
     @property
-    def correct(self) -> bool:
-        """Whether it counts as correct."""
-        return self.verdict is True
+    def disagreement(self) -> JSON | None:
+        """How the file's own grading differs from ours, if it does."""
+        if self.made.is_correct in (None, self.verdict is True):
+            return None
+        own = {"id": self.id, "marked": self.made.is_correct, "graded": self.verdict}
+        return {**own, "answer": self.answer, "reference": self.problem.answer}
 
 
 def grade(problem: Problem, solutions: Sequence[Solution]) -> list[Graded]:
@@ -242,22 +229,19 @@ def grade(problem: Problem, solutions: Sequence[Solution]) -> list[Graded]:
     group, so that a group is either correct or not; another answer joins the first group whose first answer it equals.
     """
     graded: list[Graded] = []
-    opened: list[tuple[str, bool]] = []
+    groups: list[tuple[str, bool]] = []  # the first answer, and whether it is correct
     for index, solution in enumerate(solutions):
         answer = final_answer(solution.solution)
         found = False if answer is None else verdict(answer, problem.answer)
-        group = None if answer is None else _group(answer, found is True, opened)
+        group = None
+        if answer is not None:
+            right = found is True
+            equal = (n for n, (one, ok) in enumerate(groups) if ok == right and (ok or verdict(answer, one) is True))
+            group = next(equal, len(groups))
+            if group == len(groups):
+                groups.append((answer, right))
         graded.append(Graded(problem, index, solution, answer, group, found))
     return graded
-
-
-def _group(answer: str, correct: bool, opened: list[tuple[str, bool]]) -> int:
-    """Return the number of the answer's group; a new one is added to ``opened`` (first answer, whether correct)."""
-    for number, (first, is_correct) in enumerate(opened):
-        if correct == is_correct and (correct or verdict(answer, first) is True):
-            return number
-    opened.append((answer, correct))
-    return len(opened) - 1
 
 
 def _item(subset: str, one: Graded, split: str) -> Item:
@@ -265,13 +249,13 @@ def _item(subset: str, one: Graded, split: str) -> Item:
     groups = {**problem.groups, **({} if generator is None else {"generator": generator})}
     steps = split_steps(one.made.solution, split)
     trace = Trace(one.id, problem.problem, steps, problem.answer, cluster=problem.id)
-    return Item(subset, trace, Gold(None, one.correct, Candidate(problem.id, one.group, groups)))
+    return Item(subset, trace, Gold(None, one.verdict is True, Candidate(problem.id, one.group, groups)))
 
 
 def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]], graded: Sequence[Graded]) -> JSON:
     """Say what the file holds, all of it, whatever a run's limit is."""
-    marked = [one for one in graded if one.made.is_correct is not None]
-    differing = list(_disagreements(marked))
+    marked = sum(one.made.is_correct is not None for one in graded)
+    differing = [one.disagreement for one in graded if one.disagreement is not None]
     written = [one for one in graded if one.made.solution.strip()]
     return {
         "problems": len(problems),
@@ -281,17 +265,5 @@ def _notes(problems: Sequence[Problem], matched: Sequence[tuple[Line, Problem]],
         "empty": len(graded) - len(written),
         "no_answer": sum(one.answer is None for one in written),
         "undecided": sum(one.verdict is None for one in graded),
-        "marks": {"marked": len(marked), "agree": len(marked) - len(differing), "disagree": differing},
+        "marks": {"marked": marked, "agree": marked - len(differing), "disagree": differing},
     }
-
-
-def _disagreements(marked: Sequence[Graded]) -> Iterator[JSON]:
-    for one in marked:
-        if one.made.is_correct is not one.correct:
-            yield {
-                "id": one.id,
-                "marked": one.made.is_correct,
-                "graded": one.verdict,
-                "answer": one.answer,
-                "reference": one.problem.answer,
-            }

@@ -7,6 +7,7 @@ lines; its proof is the SHA-256 of the file's bytes. From the hub, only the pinn
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -126,13 +127,15 @@ def _read_hub(table: Table) -> tuple[list[JSON], Provenance]:
     Hence one short request first, and a look at what came back.
     """
     import datasets
+    from huggingface_hub import HfApi
 
-    # The base of httpx's errors; which httpx the client builds on has changed between its versions.
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    # HTTPError is the base of httpx's errors; which httpx the client builds on has changed between its versions.
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
 
     rows: list[JSON] = []
     try:
-        _probe(table)
+        with suppress(OfflineModeIsEnabled):  # then straight to the cache
+            HfApi().dataset_info(table.name, revision=table.revision, timeout=PROBE_TIMEOUT_S)
         for config in table.hub_configs:
             builder = datasets.load_dataset_builder(table.name, config, revision=table.revision)
             if builder.hash != table.revision:
@@ -150,14 +153,3 @@ def _read_hub(table: Table) -> tuple[list[JSON], Provenance]:
             "HF_HUB_OFFLINE is set, that this revision is in the local cache"
         ) from error
     return rows, Provenance(table.label(None), revision=table.revision, rows=len(rows))
-
-
-def _probe(table: Table) -> None:
-    """Ask the hub once for the pinned revision; offline mode goes straight to the cache."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    try:
-        HfApi().dataset_info(table.name, revision=table.revision, timeout=PROBE_TIMEOUT_S)
-    except OfflineModeIsEnabled:
-        return

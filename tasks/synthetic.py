@@ -10,30 +10,32 @@ Original to this project.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from cpmi_eval.errors import UnknownNameError, UsageError
+from cpmi_eval import settings
+from cpmi_eval.errors import UsageError
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.seeding import derive_rng
+from cpmi_eval.tasks.rows import check_names
 from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 
 NAME, SUBSET = "synthetic", "arithmetic"
 # The kinds of error and how they are weighed where a step allows several; the rare chances are taken more often.
 KINDS = {"arithmetic": 2, "operation": 2, "copy": 2, "dropped": 3, "unit": 6}
-LIMITS = {"n": (1, 100_000), "min_steps": (2, 20), "max_steps": (2, 20), "error_share": (0, 1)}
 SHARED = 0.5  # how often two neighbouring traces solve the same problem
 CLOSED = 0.4  # how often a problem ends in a closing operation rather than a plain question
 
-# One block per family. `start`, `then` and `close` lines carry their operation (`=`: a bare number, no step), then:
-# what the problem says | how a step refers to it (`close`: what it says) | the group of {a} times {b} | a unit fact.
+# First the sentences of steps by their part in the story, in which {now} and {then} are the family's clause around the
+# equation and around its result. Then one block per family. `start`, `then` and `close` lines carry their operation
+# (`=`: a bare number, no step), then: what the problem says | how a step refers to it (`close`: what it says) | the
+# group of {a} times {b} | a unit fact.
 STORIES = "synthetic_stories.txt"
 PEOPLE = "Amara, Bruno, Chidi, Dalia, Emil, Farah, Goran, Hana, Ines, Jonas, Keiko, Lucia, Mateo, Nadia, Oskar, Priya"
 # The true value of each unit fact, what it is mistaken for, and how a step states it.
@@ -42,35 +44,6 @@ FACTS: dict[str, tuple[int, tuple[int, ...], str]] = {
     "pound": (16, (12, 10), "there are {b} ounces in a pound"),
     "week": (7, (5, 6), "there are {b} days in a week"),
 }
-# {now} and {then} are the family's clause around the equation and around its result.
-FRAMES = {
-    "start": (
-        "At first, {now}.",
-        "To begin, we work out the starting point: {now}.",
-        "{eq}, so {then} to begin with.",
-        "The starting amount comes first. At that point {now}.",
-    ),
-    "group": (
-        "{group} come to {eq} {unit}.",
-        "First we need the size of the next change: {group} come to {eq} {unit}.",
-        "{eq}, so {group} come to {c} {unit}.",
-        "Let us see how much is involved here. In total, {group} come to {eq} {unit}.",
-    ),
-    "fact": (
-        "{fact}, so {group} come to {eq} {unit}.",
-        "We need this in {unit}: {group} come to {eq} {unit}, because {fact}.",
-        "{eq}, so {group} come to {c} {unit}. Here we use that {fact}.",
-    ),
-    "then": (
-        "After {by}, {now}.",
-        "Next comes {by}. That makes {eq}, so {then}.",
-        "{eq}, which means that after {by}, {then}.",
-        "We now account for {by}: {now}.",
-        "The next change is {by}. With it, {now}.",
-    ),
-    "close": ("Finally, {now}.", "{eq}, so {then}.", "This leaves the question itself: {now}."),
-}
-ANSWERS = ("The answer is {c}.", "So the final answer is {c}.", "Therefore, the answer is \\boxed{{{c}}}.")
 LINKS = ("", "", "Then ", "Later, ", "After that, ", "Next, ")
 CONFUSED = {"+": "-", "-": "+", "*": "+", "/": "-*"}
 OFFSETS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 20, 100)
@@ -78,12 +51,28 @@ OFFSETS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 20, 100)
 
 @dataclass(frozen=True)
 class Settings:
-    """How many traces, how long their solutions are, and the probability that one contains an error."""
+    """How many traces, how long their solutions are, and the probability that one contains an error.
+
+    Raises:
+        UsageError: a value is no number or out of range; names the setting and the range.
+    """
 
     n: int = 200
     min_steps: int = 3
     max_steps: int = 7
     error_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        settings.integer("n", self.n, 1, 100_000)
+        settings.integer("min_steps", self.min_steps, 2, 20)
+        settings.integer("max_steps", self.max_steps, 2, 20)
+        settings.number("error_share", self.error_share, 0.0, 1.0)
+        if self.min_steps > self.max_steps:
+            raise UsageError(
+                f"min_steps={self.min_steps} is more than max_steps={self.max_steps}: set both, "
+                "2 <= min_steps <= max_steps <= 20"
+            )
 
 
 class Event(NamedTuple):
@@ -139,10 +128,22 @@ class Draft:
 
 
 @cache
-def families() -> tuple[Family, ...]:
-    """Return the families of STORIES."""
-    text = files("cpmi_eval.tasks").joinpath(STORIES).read_text(encoding="utf-8")
-    return tuple(map(_family, text.strip().split("\n\n")))
+def _blocks() -> list[str]:
+    return files("cpmi_eval.tasks").joinpath(STORIES).read_text(encoding="utf-8").strip().split("\n\n")
+
+
+@cache
+def _frames() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in _blocks()[0].splitlines():
+        role, _, text = line.partition(": ")
+        found.setdefault(role, []).append(text)
+    return found
+
+
+@cache
+def _families() -> tuple[Family, ...]:
+    return tuple(map(_family, _blocks()[1:]))
 
 
 def _family(block: str) -> Family:
@@ -300,12 +301,12 @@ class _Story:
         fact = FACTS[event.fact][2] if event.fact else ""
         slots = {"now": _fill(clause, x="{eq}"), "then": _fill(clause, x="{c}")}
         slots |= {"by": event.by, "group": event.group, "fact": fact, "who": self.who, "unit": self.unit}
-        self.steps.append(Step(op, left, right, tuple(_fill(frame, **slots) for frame in FRAMES[role])))
+        self.steps.append(Step(op, left, right, tuple(_fill(frame, **slots) for frame in _frames()[role])))
         return Operand(step=len(self.steps) - 1)
 
 
 def _compose(length: int, rng: random.Random) -> _Story:
-    family = rng.choice(families())
+    family = rng.choice(_families())
     closing = rng.random() < CLOSED
     while True:
         story = _Story(family, rng)
@@ -325,7 +326,7 @@ def _render(steps: Sequence[Step], lines: Sequence[Line], rng: random.Random) ->
         equation = f"{a} {signs[op]} {b} = {c}"
         text = rng.choice(step.wordings).format(a=a, b=b, c=c, eq=equation)
         texts.append(text[0].upper() + text[1:])
-    texts[-1] += " " + rng.choice(ANSWERS).format(c=lines[-1].c)
+    texts[-1] += " " + rng.choice(_frames()["answer"]).format(c=lines[-1].c)
     return tuple(texts)
 
 
@@ -337,16 +338,16 @@ def _spoil(steps: Sequence[Step], lines: Sequence[Line], rng: random.Random) -> 
     return index, kind, rng.choice(found[kind])
 
 
-def build(seed: int, index: int, settings: Settings) -> Draft:
-    """Return trace ``index``, a function of its arguments alone (and not of ``settings.n``)."""
+def build(seed: int, index: int, how: Settings) -> Draft:
+    """Return trace ``index``, a function of its arguments alone (and not of ``how.n``)."""
     shared = derive_rng(NAME, "shared", seed, index // 2).random() < SHARED
     number = index - index % 2 if shared else index
-    telling = derive_rng(NAME, "problem", seed, number, settings.min_steps, settings.max_steps)
-    story = _compose(telling.randint(settings.min_steps, settings.max_steps), telling)
+    telling = derive_rng(NAME, "problem", seed, number, how.min_steps, how.max_steps)
+    story = _compose(telling.randint(how.min_steps, how.max_steps), telling)
     lines = written = solve(story.steps)
     first_error, kind = -1, None
     fate = derive_rng(NAME, "error", seed, index)
-    if fate.random() < settings.error_share:
+    if fate.random() < how.error_share:
         first_error, kind, written = _spoil(story.steps, lines, fate)
     solution, steps = (
         _render(story.steps, each, derive_rng(NAME, "wording", seed, index)) for each in (lines, written)
@@ -355,38 +356,6 @@ def build(seed: int, index: int, settings: Settings) -> Draft:
     trace = Trace(f"synthetic-{index:04d}", text, steps, str(lines[-1].c), cluster)
     gold = Gold(first_error, written[-1].c == lines[-1].c)
     return Draft(Item(SUBSET, trace, gold), kind, solution)
-
-
-def read_settings(args: Mapping[str, Any] | None) -> Settings:
-    """Return the settings that ``args`` (numbers, or their text from a command line) ask for.
-
-    Raises:
-        UnknownNameError: there is no such setting; close names are suggested.
-        UsageError: a value is no number or out of range; the message names the range.
-    """
-    kinds = {each.name: type(each.default) for each in fields(Settings)}
-    values: dict[str, Any] = {}
-    for name, given in (args or {}).items():
-        if name not in kinds:
-            raise UnknownNameError("setting", name, kinds)
-        values[name] = _number(name, given, whole=kinds[name] is int)
-    settings = Settings(**values)
-    low, high = settings.min_steps, settings.max_steps
-    if low > high:
-        raise UsageError(f"min_steps={low} is more than max_steps={high}: set both, 2 <= min_steps <= max_steps <= 20")
-    return settings
-
-
-def _number(name: str, given: object, *, whole: bool) -> float:
-    low, high = LIMITS[name]
-    kind = int if whole else float
-    # A bool is an int to Python, and int() would cut a fraction off.
-    if isinstance(given, str | kind | int) and not isinstance(given, bool):
-        with contextlib.suppress(ValueError):
-            value = kind(given)
-            if low <= value <= high:
-                return value
-    raise UsageError(f"{name}={given!r}: expected a {'whole ' if whole else ''}number from {low} to {high}")
 
 
 class Synthetic:
@@ -399,14 +368,13 @@ class Synthetic:
     subsets: ClassVar[tuple[str, ...]] = (SUBSET,)
     metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
     synthetic: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return ``n`` items; a longer set begins with the shorter one of the same seed and other settings."""
-        for subset in options.subsets:
-            if subset not in self.subsets:
-                raise UnknownNameError("subset", subset, self.subsets)
-        settings = read_settings(options.args)
-        items = tuple(build(options.seed, index, settings).item for index in range(settings.n))
+        check_names("subset", options.subsets, self.subsets)
+        how = settings.construct("synthetic task", Settings, options.args or {})
+        items = tuple(build(options.seed, index, how).item for index in range(how.n))
         content = json.dumps([asdict(item) for item in items], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         return TaskData(items, (Provenance(self.name, sha256=digest, rows=len(items)),))

@@ -46,6 +46,7 @@ class Traces:
     subsets: ClassVar[tuple[str, ...]] = (SUBSET,)
     metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
     synthetic: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
 
     def load(self, options: LoadOptions) -> TaskData:
         """Return the file's traces in order.
@@ -55,8 +56,8 @@ class Traces:
             DataError: the file cannot be read, or lines are not traces; they are reported together.
         """
         args = options.args or {}
-        check_names(self.name, "subset", options.subsets, self.subsets)
-        check_names(self.name, "setting", args, ("path",))
+        check_names("subset", options.subsets, self.subsets)
+        check_names("setting", args, ("path",))
         path = args.get("path")
         if not isinstance(path, str) or not path:
             given = f", not {path!r}; quote a name that looks like a number" if "path" in args else ""

@@ -33,12 +33,9 @@ def digest(path: Path) -> str:
 
 
 def converted(gguf: Path, sha256: str, models: Path) -> Path:
-    """Return the folder of ``models`` with the checkpoint made from a GGUF file, made now unless it is there whole.
+    """Return the folder with the checkpoint made from a GGUF file of hash ``sha256``, made now unless it is whole.
 
-    Args:
-        gguf: the file.
-        sha256: its hash.
-        models: where converted checkpoints lie; need not be writable if this one is there.
+    ``models``: where converted checkpoints lie; need not be writable if this one is there.
 
     Raises:
         ModelError: the file cannot be read, would be read in part, or its checkpoint cannot be written.
@@ -83,7 +80,7 @@ def _is_whole(folder: Path, sha256: str) -> bool:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Return what a file cannot be changed without: size, and times in ns of its content and of its entry on disk."""
+    """What a file cannot be changed without: size, and times in ns of its content and of its entry on disk."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
@@ -132,7 +129,7 @@ def _convert(gguf: Path, sha256: str, target: Path) -> None:
 
 
 def _refuse_dropped(gguf: Path, reader: Any, model: Any) -> None:
-    """Raise if the file holds more numbers than the model: transformers passes over tensors that it has no name for.
+    """Refuse a file of more numbers than the model: transformers passes over tensors that it has no name for.
 
     Such as ``rope_freqs``, by which Llama 3.1 and later scale their rotary angles; without it every score is off.
     """

@@ -21,35 +21,34 @@ from cpmi_eval.errors import ModelError, UsageError
 # and GPT-NeoX. What a model ties is not missing, and what transformers knows not to load (heads for predicting several
 # tokens ahead) is not left over: its report holds neither.
 COMPUTED = ("rotary_emb.inv_freq", ".attn.bias", ".attention.bias", ".masked_bias")
-OBJECTS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+OBJECTS = tuple(
+    f"{name}.json" for name in ("config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map")
 )
 SHOWN = 3
 
 
 def hub_args(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``revision``, where it is given, and ``trust_remote_code`` of a model's arguments.
+    """Return ``revision``, where it is given, and ``trust_remote_code`` (true or false, else UsageError) of ``args``.
 
     The latter is always there: what is not told, transformers may ask a person at the terminal.
-
-    Raises:
-        UsageError: ``trust_remote_code`` is neither true nor false.
     """
     trusted = settings.flag("model argument trust_remote_code", args.get("trust_remote_code", False))
     told = {} if args.get("revision") is None else {"revision": args["revision"]}
     return {**told, "trust_remote_code": trusted}
 
 
-def configuration(place: str, args: Mapping[str, Any]) -> Any:
-    """Return the configuration in a folder or hub repository.
+def identity(model: Any) -> dict[str, Any]:
+    """Return what a description says of a loaded model of transformers, by its fields."""
+    return {
+        "revision": getattr(model.config, "_commit_hash", None),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "architecture": type(model).__name__,
+        "attention": model.config._attn_implementation,
+    }
 
-    Raises:
-        ModelError: there is none, or it cannot be made sense of.
-    """
+
+def configuration(place: str, args: Mapping[str, Any]) -> Any:
+    """Return the configuration in a folder or hub repository; ModelError where none can be made sense of."""
     from transformers import AutoConfig
 
     with told("the configuration of", place):
@@ -57,16 +56,9 @@ def configuration(place: str, args: Mapping[str, Any]) -> Any:
 
 
 def tokenizer(place: str, args: Mapping[str, Any], *, shown: str | None = None, **more: Any) -> Any:
-    """Return the tokenizer in a folder or hub repository.
+    """Return the tokenizer in a folder or hub repository; ModelError where none can be made sense of.
 
-    Args:
-        place: the folder or hub id.
-        args: ``revision`` and ``trust_remote_code``.
-        shown: what messages name instead of ``place``.
-        **more: what else transformers is given.
-
-    Raises:
-        ModelError: there is none, or it cannot be made sense of.
+    ``shown``: what messages name instead of ``place``. ``more``: what else transformers is given.
     """
     from transformers import AutoTokenizer
 
@@ -89,14 +81,14 @@ def weights(
     """Return the model in a folder or hub repository, every weight of it read from there and none left out.
 
     Args:
-        place: the folder or hub id.
+        place: the folder or hub id; messages name ``shown`` instead, where it is given.
         kind: a class of transformers, such as ``AutoModelForCausalLM``.
         args: ``revision`` and ``trust_remote_code``.
         dtype: a torch dtype's name.
-        spare: beginnings of the names of tensors that need not be used, as somebody else reads them or nobody needs to.
+        spare: beginnings of the names of tensors that need not be used.
         new: beginnings of the names of weights that need not be there, as they are to be trained.
         left_over: what a message says of tensors that are not used.
-        shown: what messages name instead of ``place``.
+        shown: see ``place``.
         **more: what else transformers is given.
 
     Raises:
@@ -124,21 +116,17 @@ def weights(
 def _gaps(
     report: Mapping[str, Any], prefix: str, spare: tuple[str, ...], new: tuple[str, ...], left_over: str
 ) -> list[str]:
-    """Say what a report of transformers holds against a checkpoint; ``prefix`` leads the report's names in files."""
+    """What a report of transformers holds against a checkpoint; ``prefix`` leads the report's names in files."""
     gaps = []
     missing = sorted(f"{prefix}{key}" for key in report["missing_keys"])
     if missing := [key for key in missing if not key.startswith(new)]:
         gaps.append(f"lacks {some(missing)}; with random weights in their place every score would be random")
-    wrong = sorted(
-        f"{prefix}{name} of shape {tuple(theirs)} where its configuration says {tuple(ours)}"
-        for name, theirs, ours in report["mismatched_keys"]
-    )
-    if wrong:
+    says = "where its configuration says"
+    mismatched = sorted(report["mismatched_keys"])
+    if wrong := [f"{prefix}{name} of shape {tuple(theirs)} {says} {tuple(ours)}" for name, theirs, ours in mismatched]:
         gaps.append(f"holds {some(wrong)}")
-    unused = sorted(
-        key for key in report["unexpected_keys"] if not key.startswith(spare) and not key.endswith(COMPUTED)
-    )
-    if unused:
+    unexpected = sorted(report["unexpected_keys"])
+    if unused := [key for key in unexpected if not key.startswith(spare) and not key.endswith(COMPUTED)]:
         gaps.append(f"holds {some(unused)}, {left_over}")
     return gaps
 
@@ -163,13 +151,12 @@ def told(what: str, place: str) -> Iterator[None]:
             reason += " Nothing of it is run unless you add --model_args trust_remote_code=true"
         elif Path(place).is_dir() and isinstance(error, ArithmeticError | TypeError | AttributeError | LookupError):
             reason += "; is its config.json right?"
-        hint = (
-            ""
-            if local
-            else "\nWithout a connection: give a local folder or .gguf file, or use what is already in the hub's cache "
-            "(HF_HOME)"
-        )
-        raise ModelError(f"cannot load {what} {place}: {reason}{hint}") from error
+        if not local:
+            reason += (
+                "\nWithout a connection: give a local folder or .gguf file, or use what is already in the hub's cache "
+                "(HF_HOME)"
+            )
+        raise ModelError(f"cannot load {what} {place}: {reason}") from error
 
 
 def brief(error: BaseException) -> str:
@@ -206,11 +193,7 @@ def _damage(folder: Path) -> str | None:
 
 
 def _open(path: Path) -> None:
-    """Open a file of tensors, which checks that it is whole.
-
-    Raises:
-        ModelError: it is not.
-    """
+    """Open a file of tensors, which checks that it is whole."""
     import torch
     from safetensors import safe_open
 

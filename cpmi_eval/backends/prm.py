@@ -10,32 +10,31 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpmi_eval import settings
-from cpmi_eval.backends import loading, models
+from cpmi_eval.backends import models
+from cpmi_eval.backends.local import LocalModel
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.engine import memory
-from cpmi_eval.errors import ModelError, UnknownNameError
+from cpmi_eval.errors import ModelError
 from cpmi_eval.prm import detect
 from cpmi_eval.prm.encode import EncodedTrace, EncodingError, TraceEncoder
 from cpmi_eval.prm.specs import Spec
 from cpmi_eval.protocols import BackendOptions, Capability
-from cpmi_eval.types import JSON, Failure, Scored, StepScores, Tokens, Trace, TraceFailure
+from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFailure
 
 if TYPE_CHECKING:
     from cpmi_eval.engine.reader import Values
-    from cpmi_eval.engine.scoring import Limits
     from cpmi_eval.prm.heads import ScoreHead
 
-LIMITS = ("row_tokens", "batch_tokens", "max_length")
-MODEL_ARGS = ("spec", "revision", "trust_remote_code", "attn_implementation", "device_map", "quantization", *LIMITS)
 WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
 
 
-class PRMBackend:
+class PRMBackend(LocalModel):
     """A loaded decoder, its head, its tokenizer and the spec that says how a trace is read."""
 
     name: ClassVar[str] = "prm"
     summary: ClassVar[str] = "trained process reward models: all steps of a trace in one pass; CPU or CUDA"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"step_scores"})
+    own_args = ("spec",)
 
     def __init__(
         self,
@@ -61,95 +60,56 @@ class PRMBackend:
         Raises:
             ModelError: prefixes cannot be shared on this model, or the tokenizer the spec.
         """
-        from cpmi_eval.engine.architecture import devices, max_length, row_tokens
-        from cpmi_eval.engine.scoring import Limits
         from cpmi_eval.prm.reading import TraceReader
 
-        args = args or {}
-        rows = models.positive(args, "row_tokens") or row_tokens(model)
-        self.model, self.head, self.spec = model, head, spec
-        self.devices = devices(model)
-        self.limits: Limits = Limits(
-            row_tokens=rows,
-            batch_tokens=models.positive(args, "batch_tokens")
-            or max(rows, 16384 if self.devices[0].type == "cuda" else 1024),
-            max_length=models.positive(args, "max_length") or max_length(model.config),
-        )
-        self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
+        super().__init__(model, args or {})
+        self.head, self.spec = head, spec
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
         sharing = settings.flag("prefix_sharing", prefix_sharing)
         self.reader = TraceReader(model, self.limits, prefix_sharing=sharing)
-        self._identity: JSON = {}
+        self.trie_difference = self.reader.difference
 
     @classmethod
     def check(cls, options: BackendOptions) -> None:
         """Refuse wrong settings before anything heavy is imported or loaded."""
-        for key in options.model_args:
-            if key not in MODEL_ARGS:
-                raise UnknownNameError("model argument", key, MODEL_ARGS)
-        for key in LIMITS:
-            models.positive(options.model_args, key)
-        loading.hub_args(options.model_args)
-        settings.flag("prefix_sharing", options.prefix_sharing)
-        models.check_placement(options.model_args, options.device)
-        source = models.resolve(detect.hub_id(options.model))
-        if source.path is not None and options.model_args.get("revision") is not None:
-            raise ModelError(f"revision is for models of the hub; {source.name} is read from {source.path}")
+        cls.checked(options, detect.hub_id(options.model))
 
     @classmethod
     def open(cls, options: BackendOptions) -> PRMBackend:
-        """Load the checkpoint that ``options`` names.
+        """Load the checkpoint that ``options`` names; UsageError where nothing says what family it is of."""
+        from cpmi_eval.prm.heads import prefixes
 
-        Raises:
-            ModelError: no such checkpoint, device or dtype; a tensor is missing; or prefixes cannot be shared.
-            UsageError: nothing says what family the checkpoint is of.
-        """
-        cls.check(options)
-        args = options.model_args
-        name = detect.hub_id(options.model)
+        args, name = options.model_args, detect.hub_id(options.model)
+        source = cls.checked(options, name)
         spec = detect.resolve(name, args.get("spec"), args.get("revision"))
-        source = models.resolve(name)
-        device = models.pick_device(options.device)
-        dtype = models.pick_dtype(options.dtype, device)
         sha256 = source.sha256()
-        place = models.loadable(source, sha256)
-        model, tokenizer = _load(place, spec, dtype, device, args)
+        own_head = bool(spec.read.head.layers)
+        model, tokenizer = models.read_model(
+            source,
+            options,
+            sha256,
+            kind="AutoModel" if own_head else "AutoModelForCausalLM",
+            spare=(*prefixes(spec), "lm_head.") if own_head else (),
+            left_over=f"which neither its decoder nor the spec {spec.name!r} uses; is it of another family? "
+            "Name it with --prm_spec",
+        )
+        model = model.base_model if own_head else model
         encoder = _encoder(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
-        head = _head(place, spec, model, encoder, args.get("revision"))
-        model = models.placed(model, args, device)
+        head = _head(models.loadable(source, sha256), spec, model, encoder, args.get("revision"))
+        model = models.placed(model, options)
         backend = cls(model, head, tokenizer, spec, prefix_sharing=options.prefix_sharing, args=args)
-        backend._identity = {
-            "model": source.name,
-            "sha256": sha256,
-            "revision": getattr(model.config, "_commit_hash", None),
-        }
+        backend.source, backend.sha256 = source, sha256
         return backend
 
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of trace text that make a good batch for this model and device."""
-        return self.limits.batch_tokens
-
     def describe(self) -> ModelDescription:
-        """Return what a manifest should say about the loaded model; one given by hand is called by its class."""
+        """Return what a manifest should say about the loaded model."""
         from cpmi_eval.prm.specs import as_dict
 
-        return ModelDescription(
-            self.name,
-            self._identity.get("model", type(self.model).__name__),
-            models.device_name(self.devices),
-            sha256=self._identity.get("sha256"),
-            revision=self._identity.get("revision"),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            architecture=type(self.model).__name__,
+        return self.described(
             parameters=self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
-            attention=self.model.config._attn_implementation,
             scorer=self.reader.reader.name,
-            row_tokens=self.limits.row_tokens,
-            batch_tokens=self.limits.batch_tokens,
-            max_length=self.limits.max_length,
             spec=as_dict(self.spec),
-            own={"trie_difference": self.reader.difference},
+            own={"trie_difference": self.trie_difference},
         )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
@@ -161,10 +121,6 @@ class PRMBackend:
     def busy_seconds(self) -> float:
         """Return for how long the device has had work."""
         return self.reader.reader.busy
-
-    def peak_memory_bytes(self) -> int:
-        """Return the peak since :meth:`prepare`: of the device where it is a GPU, else of this process."""
-        return memory.peak_bytes(self.devices)
 
     def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
         """Return one result per trace, in their order; whatever cannot be read whole is a failure, never cut."""
@@ -211,32 +167,6 @@ def _encoder(spec: Spec, tokenizer: Any, vocabulary: int) -> TraceEncoder:
             f"but the model has {vocabulary} embeddings"
         )
     return encoder
-
-
-def _load(place: str, spec: Spec, dtype: str, device: str, args: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Load the decoder (or the language model, where the spec reads its logits) and the tokenizer.
-
-    Raises:
-        ModelError: nothing can be loaded, or a tensor of the decoder is missing, left over or of another shape.
-    """
-    from cpmi_eval.prm.heads import prefixes
-
-    own_head = bool(spec.read.head.layers)
-    config = loading.configuration(place, args)
-    tokenizer = loading.tokenizer(place, args)
-    model = loading.weights(
-        place,
-        "AutoModel" if own_head else "AutoModelForCausalLM",
-        args,
-        config=config,
-        dtype=dtype,
-        attn_implementation=args.get("attn_implementation") or models.attention(config),
-        spare=(*prefixes(spec), "lm_head.") if own_head else (),
-        left_over=f"which neither its decoder nor the spec {spec.name!r} uses; is it of another family? "
-        "Name it with --prm_spec",
-        **models.placement(args, dtype, device),
-    )
-    return (model.base_model if own_head else model), tokenizer
 
 
 def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> ScoreHead:

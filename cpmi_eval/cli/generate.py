@@ -29,7 +29,7 @@ VALUE = Parsed("value", scalar)
 
 
 @click.command(name="generate")
-@option("task", required=True, metavar="gsm8k|math", help="Whose problems.")
+@option("task", required=True, metavar="NAME", help="Whose problems: gsm8k, math or a plug-in.")
 @option("to", required=True, metavar="FILE", help="The file of candidates.")
 @option("subset", default="test", show_default=True, help="gsm8k: test, train; math: test, math500.")
 @option("n", type=INTEGER, default=4, show_default=True, help="Solutions per problem.")

@@ -127,7 +127,7 @@ def show(run_dir: Path, trace: str | None, diagnostics: bool, as_json: bool) -> 
 
 
 def _show_diagnostics(run_dir: Path, as_json: bool) -> None:
-    from cpmi_eval.metrics.diagnostics import diagnose_run
+    from cpmi_eval.analysis.diagnostics import diagnose_run
     from cpmi_eval.records import read_run
 
     found = diagnose_run(read_run(run_dir))

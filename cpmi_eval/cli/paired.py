@@ -42,7 +42,7 @@ def paired_command(run_dirs: tuple[Path, ...], against: Path | None, style: str,
         raise UsageError("name at least two runs to compare: cpmi-eval paired RUN_DIR RUN_DIR...")
     if len(set(folders)) < len(folders):
         raise UsageError("a run is named twice; name each once")
-    from cpmi_eval.metrics.paired import compare_runs
+    from cpmi_eval.analysis.paired import compare_runs
     from cpmi_eval.records import read_run
 
     other = None if against is None else folders.index(against.resolve())

@@ -143,35 +143,14 @@ class Judge:
         verdicts: str | None = None,
         seed: int = 0,
     ) -> None:
-        """Check the settings; one that would do nothing beside the others is refused.
-
-        Args:
-            mode: ``generate`` (a written critique names the first wrong step), ``logit`` (the odds of a verdict after
-                each step), ``steps`` (a written critique with a verdict per step), ``verify`` (a written analysis of
-                each step, and the odds of its verdict).
-            votes: how many critiques are written (default 1), in mode ``verify`` of each step. One is decoded greedily;
-                several are sampled. In mode ``generate`` the majority of those that can be read decides, of equals the
-                one that was drawn first; elsewhere their mean does.
-            temperature: of several votes; default 1.0.
-            top_p: of several votes; default 0.9.
-            top_k: of several votes; default 0, which is off.
-            max_new_tokens: longest critique; default 1024. Prompt and critique together must fit the model.
-            prompt: a text file with ``{problem}`` and ``{steps}`` that replaces the mode's built-in prompt. Where there
-                are ``verdicts`` it may also hold ``{positive}`` and ``{negative}``. What modes ``logit`` and ``verify``
-                put before the steps is computed once, what comes after them once per step.
-            chat: put the prompt into a user turn of the model's chat template; ``auto``: where it has one.
-            verdicts: the two words of the modes with a verdict per step, the positive one first; default ``Yes|No``,
-                of mode ``steps`` ``correct|incorrect``.
-            seed: of the sampled critiques, together with the trace's id.
-        """
+        """Check the settings (docs/labelers.md); one that would do nothing beside the others is refused."""
         self.mode = settings.choice("mode", mode, tuple(PROMPTS))
         self.chat = check_chat(chat)
         self.seed = seed
-        generates = self.mode != "logit"
         drawing = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         if self.mode == "generate":
             _refuse({"verdicts": verdicts}, "in mode=generate; the other modes use them")
-        if not generates:
+        if self.mode == "logit":
             _refuse({"votes": votes, **drawing, "max_new_tokens": max_new_tokens}, "in mode=logit; it writes nothing")
         self.votes = settings.integer("votes", 1 if votes is None else votes, 1)
         length = settings.integer("max_new_tokens", 1024 if max_new_tokens is None else max_new_tokens, 1)
@@ -185,12 +164,12 @@ class Judge:
                 settings.number("top_p", 0.9 if top_p is None else top_p, 1e-6, 1.0),
                 settings.integer("top_k", 0 if top_k is None else top_k, 0),
             )
-        words = "correct|incorrect" if self.mode == "steps" else "Yes|No"
-        self.verdicts = _verdict_pair(words if verdicts is None else verdicts)
-        built_in = PROMPTS[self.mode]
-        self.template = built_in if prompt is None else read_prompt(Path(str(prompt)), ("problem", "steps"))
+        usual = "correct|incorrect" if self.mode == "steps" else "Yes|No"
+        self.verdicts = _verdict_pair(usual if verdicts is None else verdicts)
+        own = None if prompt is None else read_prompt(Path(str(prompt)), ("problem", "steps"))
+        self.template = own or PROMPTS[self.mode]
         self.capabilities: frozenset[Capability] = ASKS[self.mode]
-        self.native_threshold: float | None = 0.5 if generates else 0.0
+        self.native_threshold: float | None = 0.0 if self.mode == "logit" else 0.5
         self.batch_factor = BATCH_FACTOR[self.mode]
 
     def score(self, traces: Sequence[Trace], backend: LanguageModel | None) -> Iterator[Scored]:

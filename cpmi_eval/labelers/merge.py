@@ -39,14 +39,7 @@ class CPMIMerge:
         scale: str = "zsig",
         seed: int = 0,
     ) -> None:
-        """Check the settings.
-
-        Args:
-            cpmi: settings of the ``cpmi`` labeler, as text (``cpmi="variant=prefix,sampled=8"``) or a mapping.
-            mc: settings of the ``mc`` labeler (``mc="n=8,max_new_tokens=512"``), but for schedule=binary.
-            scale: ``zsig`` (robust z-score, then sigmoid) or ``quantile`` (rank), each over all traces of the run.
-            seed: of both.
-        """
+        """Check the settings (docs/labelers.md)."""
         self.cpmi = settings.construct("cpmi labeler", CPMI, _pairs("cpmi", cpmi), seed=seed)
         self.mc = settings.construct("mc labeler", MonteCarlo, _pairs("mc", mc), seed=seed)
         if self.mc.schedule == "binary":

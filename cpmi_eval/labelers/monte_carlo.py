@@ -37,15 +37,7 @@ class MonteCarlo:
     batch_factor: ClassVar[int] = 4
 
     def __init__(self, n: int = 8, label: str = "soft", schedule: str = "full", seed: int = 0, **drawing: Any) -> None:
-        """Check the settings.
-
-        Args:
-            n: rollouts per prefix (N).
-            label: ``soft`` (the share of successes) or ``hard`` (1 if there is one).
-            schedule: ``full``, ``adaptive`` or ``binary``; the last two are for hard labels.
-            seed: of the rollouts, together with trace, step and sample.
-            drawing: the settings of :class:`cpmi_eval.labelers.rollouts.RolloutSettings`.
-        """
+        """Check the settings (docs/labelers.md)."""
         how = settings.construct(f"{self.name} labeler", RolloutSettings, drawing)
         self.n = settings.integer("n", n, 1)
         self.label = settings.choice("label", label, LABELS)

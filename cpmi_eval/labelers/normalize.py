@@ -21,14 +21,10 @@ FURTHEST = 36.0  # a sigmoid of more than that is 1 in double precision
 
 
 def zsig(values: ArrayLike) -> Floats:
-    """Return sigmoid((x - median) / (1.4826 * MAD)) of each value; shift and scale of the values do not matter.
+    """Return sigmoid((x - median) / (1.4826 * MAD)) of each value (ValueError: one is not finite).
 
-    Where more than half of the values are equal, so that the MAD is 0, its place is taken by 1.2533 times the mean
-    absolute deviation (both estimate the standard deviation of a normal distribution); where all are equal, all
-    become 0.5.
-
-    Raises:
-        ValueError: a value is not finite.
+    Where more than half are equal, so that the MAD is 0, its place is taken by 1.2533 times the mean absolute deviation
+    (both estimate the standard deviation of a normal distribution); where all are equal, all become 0.5.
     """
     import numpy as np
     from scipy.special import expit
@@ -45,11 +41,7 @@ def zsig(values: ArrayLike) -> Floats:
 
 
 def quantile(values: ArrayLike) -> Floats:
-    """Return (rank - 0.5) / n of each value; equal values share the mean of their ranks.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Return (rank - 0.5) / n of each value, equal ones sharing their mean rank (ValueError: one is not finite)."""
     from scipy.stats import rankdata
 
     array = _finite(values)

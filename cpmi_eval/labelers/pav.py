@@ -42,16 +42,7 @@ class PAV:
         seed: int = 0,
         **drawing: Any,
     ) -> None:
-        """Check the settings.
-
-        Args:
-            n: the policy's rollouts per prefix.
-            prover_n: the prover's rollouts per prefix, the bare problem included.
-            alpha: weight of the prover's progress.
-            prover: a second model (as ``--model``), loaded beside the run's own; by default that one is both.
-            seed: of the rollouts, together with role, trace, step and sample.
-            drawing: the settings of :class:`cpmi_eval.labelers.rollouts.RolloutSettings`.
-        """
+        """Check the settings (docs/labelers.md)."""
         how = settings.construct(f"{self.name} labeler", RolloutSettings, drawing)
         self.n = settings.integer("n", n, 1)
         self.prover_n = settings.integer("prover_n", prover_n, 1)

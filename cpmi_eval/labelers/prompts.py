@@ -25,8 +25,7 @@ def read_prompt(path: Path, fields: Sequence[str]) -> str:
         raise UsageError(f"prompt file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"prompt file {path} cannot be read: {error}") from error
-    missing = [f"{{{field}}}" for field in fields if f"{{{field}}}" not in text]
-    if missing:
+    if missing := [f"{{{field}}}" for field in fields if f"{{{field}}}" not in text]:
         raise UsageError(f"prompt file {path} must hold {' and '.join(missing)}")
     return text
 

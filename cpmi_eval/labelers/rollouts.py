@@ -111,22 +111,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    r"""How rollouts are prompted and sampled; the settings that ``mc`` and ``pav`` have in common.
-
-    Args:
-        temperature: of sampling; 0 is greedy.
-        top_p: keep the smallest set of tokens of this mass; 1 is off.
-        top_k: keep the k likeliest tokens; 0 is off.
-        repetition_penalty: divides the logits of tokens seen before; 1 is off.
-        max_new_tokens: longest rollout. One that is cut off succeeds only if it has stated its answer.
-        chat: the problem is a user turn of the model's chat template, the steps begin the assistant's; ``auto``: where
-            the model has a template.
-        prompt: a text file with ``{problem}`` that replaces the built-in prompt.
-        step_separator: follows each step; ``\n`` and ``\t`` are understood.
-        stop: a string that ends a rollout; by default, with the built-in prompt and no chat turns, the start of a next
-            problem. Empty: nothing but the end of the text does.
-        rollouts: a rollouts.jsonl of an earlier run (``--log_samples``) to take rollouts from instead; needs no model.
-    """
+    """How rollouts are prompted and sampled: the settings that ``mc`` and ``pav`` share (docs/labelers.md)."""
 
     temperature: float = 0.6
     top_p: float = 0.95

@@ -13,17 +13,8 @@ from typing import Literal, TypeAlias
 
 from cpmi_eval.grading.finding import last_boxed
 
-Unparsed: TypeAlias = Literal[
-    "no_box",
-    "unclosed_box",
-    "empty_box",
-    "ambiguous",
-    "not_an_index",
-    "out_of_range",
-    "no_verdict",
-    "too_few",
-    "too_many",
-]
+Unparsed: TypeAlias = Literal["no_box", "unclosed_box", "empty_box", "ambiguous", "not_an_index", "out_of_range"]
+Miscounted: TypeAlias = Literal["no_box", "no_verdict", "too_few", "too_many"]
 Words: TypeAlias = tuple[str, str]  # the positive and the negative verdict
 
 LONGEST = 100  # characters of a box that may hold an index; also keeps the patterns below away from long input
@@ -46,10 +37,6 @@ def parse_verdict(text: str, n_steps: int) -> int | Unparsed:
     Read as an index: a whole number, signed or not, also as ``2.0``; alone or after "step", "paragraph" or "index";
     in any font, bracket or tag. Refused: two numbers (``ambiguous``: ``1, 2`` and ``1,000`` alike), anything else
     (``not_an_index``: ``2.5``, ``none``, ``step-1``), a number that is neither -1 nor a step (``out_of_range``).
-
-    Args:
-        text: what the critic wrote.
-        n_steps: how many steps the trace has.
     """
     content = last_boxed(text)
     if content is None:
@@ -66,17 +53,13 @@ def parse_verdict(text: str, n_steps: int) -> int | Unparsed:
     return value if -1 <= value < n_steps else "out_of_range"
 
 
-def parse_step_verdicts(text: str, n_steps: int, words: Words) -> tuple[bool, ...] | Unparsed:
+def parse_step_verdicts(text: str, n_steps: int, words: Words) -> tuple[bool, ...] | Miscounted:
     r"""Return a verdict for every step from the boxes of a critique, or one word for why there is none.
 
     Boxes that hold neither word (a number in an analysis) are passed over. A critique may stop at the first wrong step;
     the steps after it then count as wrong. Any other number of verdicts than of steps is refused (``too_few``,
     ``too_many``). Of a text with thoughts (``</think>``) the reply after them counts, where that has verdicts.
-
-    Args:
-        text: what the critic wrote.
-        n_steps: how many steps the trace has.
-        words: the positive and the negative verdict, compared without case.
+    ``words`` are compared without case.
     """
     thoughts, _, reply = text.rpartition(_THOUGHT)
     verdicts = _boxed_words(reply, words) or _boxed_words(thoughts, words)
@@ -91,7 +74,6 @@ def parse_step_verdicts(text: str, n_steps: int, words: Words) -> tuple[bool, ..
 
 
 def _boxed_words(text: str, words: Words) -> list[bool]:
-    """Return, in order, whether each box with one of the words holds the positive one."""
     positive, negative = map(_plain, words)
     contents = map(_plain, _FILLED.findall(text))
     return [content == positive for content in contents if content in (positive, negative)]
@@ -104,9 +86,7 @@ def _plain(word: str) -> str:
 def until_verdict(text: str, words: Words) -> str | None:
     r"""Return an analysis up to and with the ``{`` of the first box that holds one of the words; None if there is none.
 
-    Args:
-        text: what the critic wrote; may have been stopped at ``{word}``, and then lacks the rest of the box.
-        words: the positive and the negative verdict, compared without case.
+    A text that was stopped at ``{word}`` lacks the rest of the box. Words are compared without case.
     """
     either = "|".join(map(re.escape, words))
     opening = r"\\(?:boxed|fbox)[ \t]*(?:\{[ \t]*\\(?:text|math)[a-z]*[ \t]*)?"

@@ -14,11 +14,7 @@ TASKS = Path(__file__).parent / "tasks"
 
 
 def register() -> None:
-    """Put the model into lm-eval's registry; twice is once.
-
-    Raises:
-        ModuleNotFoundError: lm-eval is not installed.
-    """
+    """Put the model into lm-eval's registry; twice is once. Raises ModuleNotFoundError: lm-eval is not installed."""
     try:
         import lm_eval.models  # noqa: F401 - fills the registry, which lm-eval does only while it is empty
         from lm_eval.api.registry import model_registry

@@ -1,9 +1,7 @@
-"""lm-eval's own command line, with ``cpmi-hf`` among its models.
+"""lm-eval's own command line, with ``cpmi-hf`` among its models; arguments and output are lm-eval's.
 
-    python -m cpmi_eval.lm_eval run --model cpmi-hf --model_args pretrained=smollm2-135m --tasks ...
-    python -m cpmi_eval.lm_eval tasks     # prints the folder of this package's tasks, for --include_path
-
-Arguments and output are lm-eval's.
+python -m cpmi_eval.lm_eval run --model cpmi-hf --model_args pretrained=smollm2-135m --tasks ...
+python -m cpmi_eval.lm_eval tasks     # prints the folder of this package's tasks, for --include_path
 """
 
 from __future__ import annotations

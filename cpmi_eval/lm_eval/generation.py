@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cpmi_eval.engine.encode import Encoder
@@ -17,27 +17,17 @@ log = logging.getLogger(__name__)
 APPLIED = {"do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "until", "max_gen_toks"}
 # What transformers' generate would apply and the shared generator does not, each with the values that do nothing.
 UNAPPLIED: Mapping[str, tuple[Any, ...]] = {
-    "num_beams": (None, 1),
-    "num_return_sequences": (None, 1),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "bad_words_ids": (None,),
-    "sequence_bias": (None,),
-    "suppress_tokens": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
+    **dict.fromkeys(("num_beams", "num_return_sequences", "encoder_repetition_penalty", "guidance_scale"), (None, 1)),
+    **dict.fromkeys(
+        ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), (None, 0)
+    ),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), (None, [])),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "forced_bos_token_id", "forced_eos_token_id"), (None,)),
     "exponential_decay_length_penalty": (None,),
-    "guidance_scale": (None, 1.0),
 }
 UNAPPLIED_DRAWS: Mapping[str, tuple[Any, ...]] = {
-    "min_p": (None, 0.0),
-    "typical_p": (None, 1.0),
-    "epsilon_cutoff": (None, 0.0),
-    "eta_cutoff": (None, 0.0),
+    **dict.fromkeys(("min_p", "epsilon_cutoff", "eta_cutoff"), (None, 0)),
+    "typical_p": (None, 1),
 }
 TOP_K = 50  # what transformers samples from where neither the request nor the checkpoint says
 
@@ -56,10 +46,9 @@ class Plan:
 
 
 class PromptEncoder(Encoder):
-    """Encodes prompts as lm-eval does; what is too long loses its beginning."""
+    """Encodes prompts as lm-eval does (``encode``; ``first`` stands for none); too long ones lose their beginning."""
 
     def __init__(self, tokenizer: Any, encode: Callable[[str], list[int]], first: int) -> None:
-        """Keep lm-eval's way to encode a text, and the token that stands for an empty one."""
         super().__init__(tokenizer)
         self._encode = encode
         self._empty = [first]
@@ -69,12 +58,8 @@ class PromptEncoder(Encoder):
         """Return the last ``room`` ids of a prompt."""
         ids = self._encode(text) or self._empty
         if self.room is not None and len(ids) > self.room:
-            log.warning(
-                "a prompt of %d tokens loses its first %d: there is room for %d",
-                len(ids),
-                len(ids) - self.room,
-                self.room,
-            )
+            lost = len(ids) - self.room
+            log.warning("a prompt of %d tokens loses its first %d: there is room for %d", len(ids), lost, self.room)
             ids = ids[-self.room :]
         return ids
 
@@ -101,21 +86,16 @@ def plan(asked: Mapping[str, Any], model: Any, tokenizer: Any, max_length: int, 
     if room < 1:
         raise UsageError(f"max_gen_toks={length} leaves no room for a prompt: the model takes {max_length} tokens")
     penalty = float(_first(args.get("repetition_penalty"), config.repetition_penalty, 1.0))
-    stop = tuple(_effective(until))
-    if not draws:
-        sampling = Sampling(length, temperature=0.0, repetition_penalty=penalty, stop=stop)
-    else:
-        temperature = float(args.get("temperature", 0.0))
-        if temperature <= 0:
-            raise UsageError("do_sample=True needs a temperature above 0; add it to --gen_kwargs")
-        sampling = Sampling(
-            length,
-            temperature,
-            float(_first(args.get("top_p"), config.top_p, 1.0)),
-            int(_first(args.get("top_k"), config.top_k, TOP_K)),
-            penalty,
-            stop,
+    sampling = Sampling(length, temperature=0.0, repetition_penalty=penalty, stop=tuple(_effective(until)))
+    if draws:
+        sampling = replace(
+            sampling,
+            temperature=float(args.get("temperature", 0.0)),
+            top_p=float(_first(args.get("top_p"), config.top_p, 1.0)),
+            top_k=int(_first(args.get("top_k"), config.top_k, TOP_K)),
         )
+        if sampling.temperature <= 0:
+            raise UsageError("do_sample=True needs a temperature above 0; add it to --gen_kwargs")
     special = set(tokenizer.all_special_tokens)
     ends = frozenset(int(tokenizer.convert_tokens_to_ids(mark)) for mark in until if mark in special)
     return Plan(sampling, room, ends)
@@ -147,8 +127,4 @@ def _effective(until: list[str]) -> list[str]:
     One that contains an earlier one is never found: the earlier one has cut the text inside it. What is left is cut at
     the first to begin; only where two that overlap in part are completed by the same token may lm-eval cut elsewhere.
     """
-    kept: list[str] = []
-    for mark in until:
-        if not any(earlier in mark for earlier in kept):
-            kept.append(mark)
-    return kept
+    return [mark for at, mark in enumerate(until) if not any(earlier in mark for earlier in until[:at])]

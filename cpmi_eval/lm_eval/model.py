@@ -71,14 +71,12 @@ class CPMIHF(HFLM):  # type: ignore[misc]
                 completions are decoded at a time.
             max_batch_size: an upper bound for ``auto``.
             max_length: longest sequence in tokens; not given: the model's.
-            add_bos_token: lead every text with the beginning-of-sequence token, or never; not given: the tokenizer
-                decides.
-            prefix_token_id: what stands before a text without context; not given: the beginning-of-sequence token.
-            chat_template_args: more variables for the chat template.
-            enable_thinking: a variable of some chat templates.
+            add_bos_token: lead every text with BOS, or never; not given: the tokenizer decides.
+            prefix_token_id: what stands before a text without context; not given: BOS.
+            chat_template_args: more variables for the chat template, as is ``enable_thinking``.
+            enable_thinking: see there.
             think_end_token: text that ends a model's thoughts; what stands before it is dropped from completions.
-            kwargs: ``revision``, ``trust_remote_code``, ``attn_implementation``, and the budgets ``row_tokens``,
-                ``batch_tokens``, ``slots``, ``cache_tokens``.
+            kwargs: those of :data:`MODEL_ARGS`.
 
         Raises:
             UsageError: arguments that do not fit, or that nothing would use.
@@ -170,7 +168,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         return [answers[index] for index in range(len(requests))]
 
     def _encoded(self, request: TokenRequest) -> Encoded:
-        """Return what goes through the model; too long a context loses its beginning, as in lm-eval."""
+        """What goes through the model; too long a context loses its beginning, as in lm-eval."""
         _, context, continuation = request
         if not context or not continuation:
             part = "continuation" if context else "context"
@@ -194,9 +192,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
 
     def _chunks(self, requests: Sequence[TokenRequest]) -> Iterator[dict[int, Encoded]]:
         """Sort requests by their tokens and cut them into chunks of some batches."""
-        keys = [
-            self._encoded(request).ids.astype(">i4").tobytes() for request in requests
-        ]  # refuses before it computes
+        keys = [self._encoded(one).ids.astype(">i4").tobytes() for one in requests]  # refuses before it computes
         budget = CHUNK_BATCHES * self.limits.batch_tokens
         chunk: dict[int, Encoded] = {}
         fresh = 0
@@ -285,7 +281,6 @@ class CPMIHF(HFLM):  # type: ignore[misc]
     def _complete(
         self, contexts: Sequence[str], asked: str, how: Plan, done: Callable[[int, Completion], bool]
     ) -> list[Generation | Failure]:
-        """Complete the contexts that share their generation arguments."""
         generator = self._shared()
         seen: Counter[str] = Counter()
         seeds: list[list[int]] = []
@@ -322,11 +317,7 @@ def _tokenizer(backend: HFBackend, add_bos_token: bool | None, args: Mapping[str
 
 
 def _raise(failures: dict[int, Failure], n: int, text: Callable[[int], str]) -> None:
-    """Raise for requests without a result: lm-eval knows no failed request, and a made-up number would count.
-
-    Raises:
-        ModelError: there are some.
-    """
+    """Raise for requests without a result: lm-eval knows no failed request, and a made-up number would count."""
     if failures:
         index, failure = next(iter(failures.items()))
         raise without_pairwise(

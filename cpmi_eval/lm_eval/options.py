@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Mapping
@@ -26,21 +27,13 @@ LM_EVAL_DEVICE = "cuda:0"  # what lm-eval's command line passes where --device i
 
 
 def check_names(args: Mapping[str, Any]) -> None:
-    """Refuse model arguments that nothing here uses.
-
-    Raises:
-        UsageError: an argument of lm-eval's ``hf`` model that this one has no use for.
-        UnknownNameError: an argument of neither.
-    """
-    import inspect
-
+    """Refuse model arguments that nothing here uses (UsageError), or that lm-eval does not know either."""
     from lm_eval.models.huggingface import HFLM
 
-    known = (*OWN_ARGS, *MODEL_ARGS)
     for key in args:
         if key in inspect.signature(HFLM).parameters:
             raise UsageError(f"cpmi-hf does not take {key}, which lm-eval's own --model hf does")
-        raise UnknownNameError("model argument", key, known)
+        raise UnknownNameError("model argument", key, (*OWN_ARGS, *MODEL_ARGS))
 
 
 def open_backend(pretrained: str, dtype: str, device: str | None, args: Mapping[str, Any]) -> HFBackend:
@@ -63,7 +56,11 @@ def open_backend(pretrained: str, dtype: str, device: str | None, args: Mapping[
         log.warning("no GPU here: running on the CPU (--device is %s where it is not given)", LM_EVAL_DEVICE)
         device = "cpu"
     if dtype == "auto":
-        dtype = _checkpoint_dtype(pretrained, args)
+        source = models.resolve(pretrained)
+        config = loading.configuration(models.loadable(source, source.sha256()), args)
+        if getattr(config, "dtype", None) is None:
+            raise UsageError(f"{pretrained} does not say its dtype; add dtype=float32 or dtype=bfloat16")
+        dtype = str(config.dtype).removeprefix("torch.")
     try:
         return HFBackend.open(BackendOptions(pretrained, args, dtype, device or "auto"))
     except ModelError as error:
@@ -75,22 +72,8 @@ def without_pairwise(error: ModelError) -> ModelError:
     return ModelError(str(error).replace("--prefix_sharing off", "lm-eval's own model, --model hf"))
 
 
-def _checkpoint_dtype(pretrained: str, args: Mapping[str, Any]) -> str:
-    """Return the dtype a checkpoint says it was saved in."""
-    source = models.resolve(pretrained)
-    config = loading.configuration(models.loadable(source, source.sha256()), args)
-    dtype = getattr(config, "dtype", None)
-    if dtype is None:
-        raise UsageError(f"{pretrained} does not say which dtype it was saved in; add dtype=float32 or dtype=bfloat16")
-    return str(dtype).removeprefix("torch.")
-
-
 def batch_count(batch_size: int | str, max_batch_size: int | None) -> int | None:
-    """Return the batch size as a number, ``None`` for ``auto``.
-
-    Raises:
-        UsageError: no such batch size.
-    """
+    """Return the batch size as a number, ``None`` for ``auto``; UsageError where it is no batch size."""
     text = str(batch_size)
     if text.startswith("auto:"):
         raise UsageError(f"batch_size {text}: nothing is detected by trial here that could be repeated; use auto")
@@ -114,16 +97,11 @@ def budgets(
         max_length: the longest sequence, as lm-eval sees it.
         args: ``batch_tokens`` and ``slots``, where they are given, are not touched.
     """
-    made = replace(limits, max_length=max_length)
+    made = {"batch_tokens": limits.batch_tokens, "slots": limits.slots}
     if batch_size is not None:
-        tokens, slots = batch_size * limits.row_tokens, batch_size
+        made = {"batch_tokens": batch_size * limits.row_tokens, "slots": batch_size}
     elif max_batch_size is not None:
-        tokens = min(limits.batch_tokens, max_batch_size * limits.row_tokens)
-        slots = min(limits.slots, max_batch_size)
-    else:
-        return made
-    return replace(
-        made,
-        batch_tokens=limits.batch_tokens if "batch_tokens" in args else tokens,
-        slots=limits.slots if "slots" in args else slots,
-    )
+        most = {"batch_tokens": max_batch_size * limits.row_tokens, "slots": max_batch_size}
+        made = {name: min(made[name], most[name]) for name in made}
+    given = {name: getattr(limits, name) for name in made if name in args}
+    return replace(limits, max_length=max_length, **{**made, **given})

@@ -82,12 +82,7 @@ def decide(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     verdict = parse_verdict(results[0], len(doc["steps"]))
     prediction = verdict if isinstance(verdict, int) else None
     decision: Decision = (doc["label"], prediction)
-    return {
-        "f1": decision,
-        "acc_error": decision,
-        "acc_correct": decision,
-        "unparsed": float(prediction is None),
-    }
+    return {**dict.fromkeys(("f1", "acc_error", "acc_correct"), decision), "unparsed": float(prediction is None)}
 
 
 def f1(decisions: Sequence[Decision]) -> float:

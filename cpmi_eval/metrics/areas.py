@@ -39,14 +39,14 @@ class Area:
         )
 
     def value(self) -> float | None:
-        """Return the area with every trace counted once; ``None`` where a class is absent."""
+        """The area with every trace counted once; ``None`` where a class is absent."""
         if not len(self.positive) or not len(self.negative):
             return None
         above = len(self.positive) - (self.left + self.right) / 2
         return float(above.mean() / len(self.positive))
 
     def resampled(self, weights: Floats) -> Floats:
-        """Return the area for each weighting, (draws, traces) -> (draws,); NaN where a class is absent."""
+        """The area for each weighting, (draws, traces) -> (draws,); NaN where a class is absent."""
         step = max(1, CHUNK // max(1, len(self.positive)))
         parts = [self._areas(weights[start : start + step]) for start in range(0, len(weights), step)]
         return np.concatenate(parts) if parts else np.empty(0)

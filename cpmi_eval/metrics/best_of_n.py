@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpmi_eval import settings
-from cpmi_eval.metrics.areas import Area
+from cpmi_eval.metrics.areas import Area, Integers
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
 from cpmi_eval.metrics.spec import MetricSpec, describes
 from cpmi_eval.seeding import derive_seed
@@ -57,34 +57,28 @@ class _Problem:
     answers: tuple[int, ...]
     scores: Mapping[str, tuple[float | None, ...]]
 
-    @property
-    def size(self) -> int:
-        return len(self.correct)
-
 
 @dataclass(frozen=True)
 class BestOfN:
     """What each problem contributes, so that problems can be resampled.
 
-    ``found``: all metrics. ``values``: by the name of a column that is a mean over problems, one value per problem.
-    ``owners``: the place of each problem's first candidate among the outcomes. ``area``: the outcome AUC of the
-    scorer's own aggregation.
+    ``found``: all metrics. ``values``: by the name of a column that is a mean over problems, one value per problem and
+    the place of its first candidate among the outcomes. ``area``: the outcome AUC of the scorer's own aggregation.
     """
 
     found: Mapping[str, Metric]
-    values: Mapping[str, Floats]
-    owners: Mapping[str, NDArray[np.intp]]
+    values: Mapping[str, tuple[Floats, Integers]]
     area: Area
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the metrics."""
+        """All of them, columns first."""
         return dict(self.found)
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return the columns for each weighting; a problem counts as often as its first candidate."""
+        """The columns for each weighting; a problem counts as often as its first candidate."""
         result: dict[str, Floats] = {}
-        for name, values in self.values.items():
-            own = weights[:, self.owners[name]]
+        for name, (values, owners) in self.values.items():
+            own = weights[:, owners]
             total = own.sum(axis=1)
             with np.errstate(invalid="ignore", divide="ignore"):
                 result[name] = np.where(total > 0, own @ values / total, np.nan)
@@ -99,7 +93,7 @@ class BestOfN:
     MetricSpec("outcome_auc_*", unit="fraction", ranks=True),
 )
 def compute(outcomes: Sequence[Outcome]) -> BestOfN | dict[str, Metric]:
-    """Return the accuracies of selection by N, with ``n`` the number of problems that have N candidates.
+    """The accuracies of selection by N, with ``n`` the number of problems that have N candidates.
 
     N runs over the powers of two up to the largest number of candidates M of a problem, and M. For each N: ``pass@N``,
     ``maj@N``, and for each aggregation ``bon_<aggregation>@N`` (the candidate with the highest score) and
@@ -118,38 +112,31 @@ def compute(outcomes: Sequence[Outcome]) -> BestOfN | dict[str, Metric]:
     Raises:
         UnknownNameError: the scorer's aggregation is none of ``AGGREGATIONS``.
     """
-    places = [place for place, outcome in enumerate(outcomes) if outcome.gold.candidate is not None]
-    candidates = [outcomes[place] for place in places]
-    if not candidates:
+    members: dict[str, list[tuple[int, Outcome]]] = {}
+    for place, outcome in enumerate(outcomes):
+        if outcome.gold.candidate is not None:
+            members.setdefault(outcome.gold.candidate.problem, []).append((place, outcome))
+    if not members:
         return {}
+    candidates = [outcome for group in members.values() for _, outcome in group]
     own = settings.choice("aggregation", candidates[0].aggregation, tuple(AGGREGATIONS))
     negative = any(score < 0 for outcome in candidates for score in outcome.scores or ())
-    undefined = {"product"} if negative else set()
-    problems = _problems(candidates, places, [name for name in AGGREGATIONS if name not in undefined])
-    largest = max(problem.size for problem in problems)
-    sizes = sorted({1 << power for power in range(largest.bit_length())} | {largest})
+    defined = [name for name in AGGREGATIONS if not (negative and name == "product")]
+    problems = [_problem(name, group, defined) for name, group in members.items()]
+    largest = max(len(problem.correct) for problem in problems)
     details: dict[str, Metric] = {}
-    values: dict[str, Floats] = {}
-    owners: dict[str, NDArray[np.intp]] = {}
-    for size in sizes:
-        group = [problem for problem in problems if problem.size >= size]
+    values: dict[str, tuple[Floats, Integers]] = {}
+    for size in sorted({1 << power for power in range(largest.bit_length())} | {largest}):
+        group = [problem for problem in problems if len(problem.correct) >= size]
+        owners = np.array([one.places[0] for one in group])
         for name, found in _at(size, group, negative).items():
-            details[name] = Metric(_mean(found), len(group))
+            details[name] = Metric(None if found is None else math.fsum(found) / len(found), len(group))
             if found is not None:
-                values[name], owners[name] = np.array(found), np.array([one.places[0] for one in group])
-    details |= _areas(problems)
-    columns = _columns(largest, own)
-    return BestOfN(
-        found=_arranged(details, columns),
-        values={name: values[key] for name, key in columns.items() if key in values},
-        owners={name: owners[key] for name, key in columns.items() if key in owners},
-        area=_area(problems, own),
-    )
-
-
-def _columns(largest: int, own: str) -> dict[str, str]:
-    """Return what is shown as columns, in order, each with the name of the detail that it is."""
-    return {
+                values[name] = np.array(found), owners
+    areas = {how: _area(problems, how) for how in AGGREGATIONS}
+    for how, area in areas.items():
+        details[f"outcome_auc_{how}"] = Metric(area.value(), len(area.positive) + len(area.negative))
+    columns = {  # each with the name of the detail that it is, in the order they are read in
         "pass@1": "pass@1",
         f"maj@{largest}": f"maj@{largest}",
         f"bon@{largest}": f"bon_{own}@{largest}",
@@ -157,34 +144,20 @@ def _columns(largest: int, own: str) -> dict[str, str]:
         f"pass@{largest}": f"pass@{largest}",
         "outcome_auc": f"outcome_auc_{own}",
     }
-
-
-def _arranged(details: Mapping[str, Metric], columns: Mapping[str, str]) -> dict[str, Metric]:
-    """Return the metrics that are columns, in the order they are read in, and then all others."""
     first = {name: details[key] for name, key in columns.items()}
     others = {name: Metric(one.value, one.n, detail=True) for name, one in details.items() if name not in first}
-    return {**first, **others}
-
-
-def _problems(candidates: Sequence[Outcome], places: Sequence[int], aggregations: Sequence[str]) -> list[_Problem]:
-    """Return the problems in order of first appearance, each with its candidates and their places."""
-    members: dict[str, list[tuple[int, Outcome]]] = {}
-    for place, outcome in zip(places, candidates, strict=True):
-        if outcome.gold.candidate is not None:
-            members.setdefault(outcome.gold.candidate.problem, []).append((place, outcome))
-    return [_problem(name, group, aggregations) for name, group in members.items()]
+    shown = {name: values[key] for name, key in columns.items() if key in values}
+    return BestOfN({**first, **others}, shown, areas[own])
 
 
 def _problem(name: str, members: Sequence[tuple[int, Outcome]], aggregations: Sequence[str]) -> _Problem:
     group = [outcome for _, outcome in members]
     numbers = [outcome.gold.candidate.answer if outcome.gold.candidate else None for outcome in group]
+    right = [outcome.gold.final_answer_correct is True for outcome in group]
     return _Problem(
         name=name,
         places=tuple(place for place, _ in members),
-        correct=tuple(
-            outcome.gold.final_answer_correct is True and number is not None
-            for outcome, number in zip(group, numbers, strict=True)
-        ),
+        correct=tuple(good and number is not None for good, number in zip(right, numbers, strict=True)),
         answers=tuple(-1 if number is None else number for number in numbers),
         scores={
             how: tuple(AGGREGATIONS[how](one.scores) if one.scores else None for one in group) for how in aggregations
@@ -193,35 +166,39 @@ def _problem(name: str, members: Sequence[tuple[int, Outcome]], aggregations: Se
 
 
 def _at(size: int, problems: Sequence[_Problem], negative: bool) -> dict[str, Sequence[float] | None]:
-    """Return everything about subsets of ``size``, one value per problem; ``None`` where it is undefined."""
-    found: dict[str, Sequence[float]] = {f"pass@{size}": [expected_pass(one.correct, size) for one in problems]}
+    """Everything about subsets of ``size``, one value per problem; ``None`` where it is undefined."""
     weighted = () if negative else tuple(AGGREGATIONS)
-    votes = [_votes(one, size, weighted) for one in problems]
-    found[f"maj@{size}"] = [vote[0] for vote in votes]
-    for how in problems[0].scores:
-        found[f"bon_{how}@{size}"] = [expected_best(one.correct, one.scores[how], size) for one in problems]
-    for place, how in enumerate(weighted, 1):
-        found[f"wvote_{how}@{size}"] = [vote[place] for vote in votes]
-    names = [
-        f"pass@{size}",
-        f"maj@{size}",
-        *(f"{kind}_{how}@{size}" for kind in ("bon", "wvote") for how in AGGREGATIONS),
+    votes = [
+        expected_votes(
+            one.correct,
+            one.answers,
+            [(1.0,) * len(one.correct), *(one.scores[how] for how in weighted)],
+            size,
+            one.name,
+        )
+        for one in problems
     ]
-    return {name: found.get(name) for name in names}
-
-
-def _mean(values: Sequence[float] | None) -> float | None:
-    return None if values is None else math.fsum(values) / len(values)
+    found: dict[str, Sequence[float] | None] = {
+        f"pass@{size}": [expected_pass(one.correct, size) for one in problems],
+        f"maj@{size}": [vote[0] for vote in votes],
+    }
+    for how in AGGREGATIONS:
+        known = how in problems[0].scores
+        best = [expected_best(one.correct, one.scores[how], size) for one in problems] if known else None
+        found[f"bon_{how}@{size}"] = best
+    for place, how in enumerate(AGGREGATIONS, 1):
+        found[f"wvote_{how}@{size}"] = [vote[place] for vote in votes] if weighted else None
+    return found
 
 
 def expected_pass(correct: Sequence[bool], size: int) -> float:
-    """Return the probability that a subset of ``size`` holds a correct candidate."""
+    """The probability that a subset of ``size`` holds a correct candidate."""
     n, wrong = len(correct), len(correct) - sum(correct)
     return 1.0 - math.comb(wrong, size) / math.comb(n, size)
 
 
 def expected_best(correct: Sequence[bool], scores: Sequence[float | None], size: int) -> float:
-    """Return the probability that the best-scored candidate of a subset of ``size`` is correct.
+    """The probability that the best-scored candidate of a subset of ``size`` is correct.
 
     Candidates of equal score are equally likely to be chosen; those without a score (``None``) never are.
     """
@@ -237,12 +214,6 @@ def expected_best(correct: Sequence[bool], scores: Sequence[float | None], size:
     return expected
 
 
-def _votes(problem: _Problem, size: int, weighted: Sequence[str]) -> list[float]:
-    """Return the expected accuracy of the majority vote, and of the votes weighted by each aggregation's scores."""
-    weights: list[Sequence[float | None]] = [(1.0,) * problem.size, *(problem.scores[how] for how in weighted)]
-    return expected_votes(problem.correct, problem.answers, weights, size, problem.name)
-
-
 def expected_votes(
     correct: Sequence[bool],
     answers: Sequence[int],
@@ -250,7 +221,7 @@ def expected_votes(
     size: int,
     name: str = "",
 ) -> list[float]:
-    """Return the probability that the answer with the greatest weight in a subset of ``size`` is correct.
+    """The probability that the answer with the greatest weight in a subset of ``size`` is correct.
 
     Args:
         correct: of the n candidates, which are correct.
@@ -280,7 +251,7 @@ def expected_votes(
 
 
 def _subsets(n: int, size: int, name: str) -> Floats:
-    """Return membership (subsets, n) in the subsets of ``size``: all of them, or ``MAX_SUBSETS`` random ones."""
+    """Membership (subsets, n) in the subsets of ``size``: all of them, or ``MAX_SUBSETS`` random ones."""
     if math.comb(n, size) <= MAX_SUBSETS:
         return _all_subsets(n, size)
     rng = np.random.default_rng(derive_seed("best_of_n", name, n, size))
@@ -299,25 +270,13 @@ def _membership(chosen: NDArray[Any], n: int) -> Floats:
     return members
 
 
-def _areas(problems: Sequence[_Problem]) -> dict[str, Metric]:
-    """Return the area under the ROC curve of each aggregation over all scored candidates; ``n`` counts these."""
-    areas = {how: _area(problems, how) for how in AGGREGATIONS}
-    return {
-        f"outcome_auc_{how}": Metric(area.value(), len(area.positive) + len(area.negative))
-        for how, area in areas.items()
-    }
-
-
 def _area(problems: Sequence[_Problem], how: str) -> Area:
     """Arrange the scored candidates of all problems for the area under their ROC curve."""
     members = [
         (score, right, place)
         for one in problems
-        for right, score, place in zip(one.correct, one.scores.get(how, (None,) * one.size), one.places, strict=True)
+        for right, score, place in zip(one.correct, one.scores.get(how, ()), one.places, strict=how in one.scores)
         if score is not None
     ]
-    scores, labels, owners = (np.array([one[i] for one in members], dtype=kind) for i, kind in enumerate(_KINDS))
-    return Area.of(scores, labels, owners)
-
-
-_KINDS = (float, bool, np.intp)
+    scores, labels, owners = zip(*members, strict=True) if members else ((), (), ())
+    return Area.of(np.array(scores, dtype=float), np.array(labels, dtype=bool), np.array(owners, dtype=np.intp))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpmi_eval.metrics.outcome import Metric
-from cpmi_eval.types import JSON
 
 BINS = 10
 
@@ -28,10 +27,6 @@ class Bin:
     high: float
     mean_score: float | None
     good: Metric
-
-    def as_dict(self) -> JSON:
-        """Return ``low``, ``high``, ``mean_score``, and ``good`` with its ``value``, ``n`` and ``interval``."""
-        return {"low": self.low, "high": self.high, "mean_score": self.mean_score, "good": self.good.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -51,24 +46,9 @@ class Calibration:
     bins: tuple[Bin, ...] = ()
     reason: str | None = None
 
-    def as_dict(self) -> JSON:
-        """Return the fields by name."""
-        return {
-            "n": self.n,
-            "share_good": self.share_good,
-            "ece": self.ece,
-            "brier": self.brier,
-            "brier_of_share": self.brier_of_share,
-            "bins": [one.as_dict() for one in self.bins],
-            "reason": self.reason,
-        }
-
 
 def share(hits: int, n: int) -> Metric:
-    """Return ``hits`` of ``n`` as a share with Wilson's 95% interval, which takes the ``n`` to be independent.
-
-    ``None`` where ``n`` is 0.
-    """
+    """``hits`` of ``n`` with Wilson's 95% interval, which takes the ``n`` to be independent; ``None`` where n is 0."""
     if n == 0:
         return Metric(None, 0)
     from statsmodels.stats.proportion import proportion_confint
@@ -78,26 +58,28 @@ def share(hits: int, n: int) -> Metric:
 
 
 def calibration(labels: Sequence[int], scores: Sequence[float], others: Sequence[float] = ()) -> Calibration:
-    """Return the calibration of scores that are probabilities, and elsewhere why there is none.
+    """The calibration of scores that are probabilities, and elsewhere why there is none.
 
     Args:
         labels: 1 for good, 0 for not.
         scores: one for each label.
         others: further scores by the same scorer, without a label: they too must be in [0, 1].
     """
-    if not labels:
+    if not len(labels):
         return Calibration(0, reason="nothing that is annotated was scored")
-    lowest, highest = min(*scores, *others, scores[0]), max(*scores, *others, scores[0])
+    lowest, highest = (float(edge([*scores, *others])) for edge in (min, max))
     if lowest < 0 or highest > 1:
         return Calibration(0, reason=f"scores range from {lowest:.3g} to {highest:.3g}, and a probability from 0 to 1")
     from sklearn.metrics import brier_score_loss
 
-    n, good = len(labels), sum(labels)
+    n, good = len(labels), int(sum(labels))
     bins = reliability(labels, scores)
+    filled = [(one.good.n, one.good.value, one.mean_score) for one in bins]
+    distances = [count * abs(value - mean) for count, value, mean in filled if value is not None and mean is not None]
     return Calibration(
         n=n,
         share_good=good / n,
-        ece=_calibration_error(bins),
+        ece=sum(distances) / n,
         brier=float(brier_score_loss(labels, scores, pos_label=1)),
         brier_of_share=good / n * (1 - good / n),
         bins=bins,
@@ -105,12 +87,10 @@ def calibration(labels: Sequence[int], scores: Sequence[float], others: Sequence
 
 
 def reliability(labels: Sequence[int], scores: Sequence[float]) -> tuple[Bin, ...]:
-    """Return ``BINS`` equal-width bins of scores in [0, 1], empty ones too. A score on an edge is in the upper bin."""
+    """``BINS`` equal-width bins of scores in [0, 1], empty ones too. A score on an edge is in the upper bin."""
     edges = [place / BINS for place in range(BINS + 1)]  # as written: linspace puts 0.3 above 0.3
     places = np.digitize(scores, edges[1:-1])
-    counts = np.bincount(places, minlength=BINS)
-    sums = np.bincount(places, weights=scores, minlength=BINS)
-    goods = np.bincount(places, weights=labels, minlength=BINS)
+    counts, sums, goods = (np.bincount(places, weights=one, minlength=BINS) for one in (None, scores, labels))
     return tuple(
         Bin(
             low=edges[place],
@@ -120,12 +100,3 @@ def reliability(labels: Sequence[int], scores: Sequence[float]) -> tuple[Bin, ..
         )
         for place in range(BINS)
     )
-
-
-def _calibration_error(bins: Sequence[Bin]) -> float:
-    distances = [
-        one.good.n * abs(one.good.value - one.mean_score)
-        for one in bins
-        if one.good.value is not None and one.mean_score is not None
-    ]
-    return sum(distances) / sum(one.good.n for one in bins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from cpmi_eval.metrics.spec import MetricSpec, describes
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """Return 2ab / (a + b), and 0 where both are 0."""
+    """2ab / (a + b), and 0 where both are 0."""
     return 0.0 if a + b == 0 else 2 * a * b / (a + b)
 
 
@@ -27,16 +28,14 @@ class FirstError:
     undecided: bool
 
     def metrics(self) -> dict[str, Metric]:
-        """Return f1, acc_error and acc_correct."""
+        """``f1``, ``acc_error`` and ``acc_correct``."""
         erroneous, _, correct, _ = (int(total) for total in self.counts.sum(axis=0))
         sizes = {"f1": erroneous + correct, "acc_error": erroneous, "acc_correct": correct}
-        values = self.resampled(np.ones((1, len(self.counts))))
-        return {
-            name: Metric(None if np.isnan(values[name][0]) else float(values[name][0]), n) for name, n in sizes.items()
-        }
+        values = {name: float(one[0]) for name, one in self.resampled(np.ones((1, len(self.counts)))).items()}
+        return {name: Metric(None if math.isnan(values[name]) else values[name], n) for name, n in sizes.items()}
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return the three of them for each weighting; F1 is that of the draw's two accuracies."""
+        """The three of them for each weighting; F1 is that of the draw's two accuracies."""
         erroneous, found, correct, alone = (weights @ self.counts).T
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.where(erroneous > 0, found / erroneous, np.nan)
@@ -67,7 +66,7 @@ class FirstError:
     ),
 )
 def compute(outcomes: Sequence[Outcome]) -> FirstError:
-    """Return acc_error (exact matches among erroneous traces), acc_correct (among correct ones) and their F1.
+    """acc_error (exact matches among erroneous traces), acc_correct (among correct ones) and their F1.
 
     A trace without a prediction is a miss; one without an annotation is left out. F1 is undefined where one of the two
     classes is absent or the scorer makes no decision.

@@ -47,7 +47,7 @@ class Metric:
     interval: tuple[float, float] | None = None
 
     def as_dict(self) -> JSON:
-        """Return what results.json holds; ``detail`` only where it is true, ``interval`` where there is one."""
+        """What results.json holds; ``detail`` only where it is true, ``interval`` where there is one."""
         entry: JSON = {"value": self.value, "n": self.n}
         if self.detail:
             entry["detail"] = True
@@ -71,10 +71,10 @@ class Statistics(Protocol):
     """
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the metrics of the traces as they are."""
+        """The metrics of the traces as they are."""
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return the metrics that are no details, for each of several weightings.
+        """The metrics that are no details, for each of several weightings.
 
         Args:
             weights: (draws, traces); how often each trace counts, in the order of the outcomes.
@@ -88,5 +88,5 @@ MetricFunction: TypeAlias = Callable[[Sequence[Outcome]], "Statistics | Mapping[
 
 
 def metrics_of(found: Statistics | Mapping[str, Metric]) -> dict[str, Metric]:
-    """Return the metrics of what a metric function returned."""
+    """The metrics of what a metric function returned."""
     return found.metrics() if isinstance(found, Statistics) else dict(found)

@@ -5,7 +5,7 @@ swapping them problem by problem shows what differences chance makes. Problems r
 the traces of one problem (``Outcome.cluster``) are not independent. A metric's statistics of both scorers' outcomes put
 together give both sides of a swap as two weightings, (1 - m, m) and (m, 1 - m), so that this works for any metric.
 
-Metrics of ranks (``step_auc``, ``outcome_auc``) need more: raw scores of two scorers are on different scales and cannot
+Metrics of ranks (``MetricSpec.ranks``) need more: raw scores of two scorers are on different scales and cannot
 be mixed in one ranking. Each side's scores are first replaced by their mid-ranks among that side's (Venkatraman and
 Begg, Biometrika 1996; with the difference in areas as the statistic: Bandos, Rockette and Gur, Statistics in Medicine
 2005), which leaves each side's own area as it is. Both sides are restricted to the traces that both scored.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.metrics.outcome import Floats, Metric, MetricFunction, Outcome, Statistics
 from cpmi_eval.metrics.ranking import labelled_steps
+from cpmi_eval.metrics.spec import MetricSpec, spec_of
 from cpmi_eval.metrics.uncertainty import BATCH, RESAMPLES, intervals
 from cpmi_eval.seeding import derive_seed
 
@@ -113,11 +115,19 @@ def permutation(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """Compare two scorers' outcomes on the same traces.
+    """Compare two scorers' outcomes on the same traces, in the same order; see :func:`permutation_of_mean`."""
+    return permutation_of_mean([(a, b)], function, metric, draws=draws, seed=seed)
+
+
+def permutation_of_mean(
+    pairs: Sequence[Pair], function: MetricFunction, metric: str, *, draws: int = DRAWS, seed: int = 0
+) -> Difference:
+    """Compare two scorers by the mean of a metric over several parts.
+
+    Swaps are made in all parts jointly; problems are resampled within each part.
 
     Args:
-        a: one scorer's outcomes, with its clusters.
-        b: the other's, of the same traces in the same order.
+        pairs: of each part, the outcomes of both scorers, of the same traces in the same order, with their clusters.
         function: the metric function; one that returns :class:`cpmi_eval.metrics.outcome.Statistics`.
         metric: which of its metrics to compare; one that is no detail.
         draws: random swaps, and resamples behind the interval. Where there are no more ways to swap than this, all
@@ -129,42 +139,26 @@ def permutation(
         UnknownNameError: the function has no such metric.
         UsageError: these are not the same traces, or the function gives no statistics.
     """
-    return permutation_of_mean([(a, b)], function, metric, draws=draws, seed=seed)
-
-
-def permutation_of_mean(
-    pairs: Sequence[Pair], function: MetricFunction, metric: str, *, draws: int = DRAWS, seed: int = 0
-) -> Difference:
-    """Compare two scorers by the mean of a metric over several parts, each a pair of outcomes a and b.
-
-    Swaps are made in all parts jointly; problems are resampled within each part. Otherwise as :func:`permutation`.
-    """
     if draws < 1:
         raise UsageError(f"draws must be at least 1, not {draws}")
-    parts = [_part(a, b, function, metric) for a, b in pairs]
+    spec = spec_of(metric, function)
+    parts = [_part(a, b, function, spec) for a, b in pairs]
     value_a, value_b = (float(np.mean([_value(getattr(part, side), metric) for part in parts])) for side in "ab")
     observed = value_a - value_b
     problems = sum(part.problems for part in parts)
     null, exact = _swapped(parts, metric, draws, seed)
     extra = 0 if exact else 1  # the observed one is among all swaps, and not among random ones
     undefined = np.isnan(null)  # counted as extreme as can be
+    extreme = (null >= observed - ROUNDING, null <= observed + ROUNDING, np.abs(null) >= abs(observed) - ROUNDING)
     above, below, beyond = (
-        float((np.count_nonzero(hits | undefined) + extra) / (len(null) + extra))
-        for hits in (
-            null >= observed - ROUNDING,
-            null <= observed + ROUNDING,
-            np.abs(null) >= abs(observed) - ROUNDING,
-        )
+        float((np.count_nonzero(hits | undefined) + extra) / (len(null) + extra)) for hits in extreme
     )
+    better, worse = (above, below) if spec.higher_is_better else (below, above)
     return Difference(
-        metric,
-        value_a,
-        value_b,
-        observed,
-        _interval(parts, metric, draws, seed),
+        *(metric, value_a, value_b, observed, _interval(parts, metric, draws, seed)),
         p=beyond,
-        p_better=above,
-        p_worse=below,
+        p_better=better,
+        p_worse=worse,
         n=sum(part.a.metrics()[metric].n for part in parts),
         traces=sum(len(part.unit) for part in parts),
         problems=problems,
@@ -197,23 +191,23 @@ def mcnemar(a: Sequence[Outcome], b: Sequence[Outcome]) -> Matches:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for being many (Holm 1979): below alpha where the comparison stands at that level."""
+    """P-values adjusted for being many (Holm 1979): below alpha where the comparison stands at that level."""
     from statsmodels.stats.multitest import multipletests
 
     return [float(one) for one in multipletests(list(p), method="holm")[1]] if p else []
 
 
-def _part(a: Sequence[Outcome], b: Sequence[Outcome], function: MetricFunction, metric: str) -> _Part:
-    """Prepare one part: restrict it where the metric needs scores, and make what is swapped exchangeable."""
+def _part(a: Sequence[Outcome], b: Sequence[Outcome], function: MetricFunction, spec: MetricSpec) -> _Part:
+    """Restrict one part where the metric needs scores, and make what is swapped exchangeable."""
     _check_same(a, b)
-    total = len(a)
-    if _of_ranks(metric):
+    total, metric = len(a), spec.name
+    if spec.ranks:
         kept = [pair for pair in zip(a, b, strict=True) if pair[0].scores is not None and pair[1].scores is not None]
         a, b = [one for one, _ in kept], [other for _, other in kept]
         if not kept:
             raise UndefinedError(metric, 0, "has no trace scored that the other has scored too")
     own = [_defined(_statistics(function, side), metric, place, side) for place, side in enumerate((a, b))]
-    mixed = [_exchangeable(side, metric) for side in (a, b)]
+    mixed = [_exchangeable(side, spec.ranks) for side in (a, b)]
     apart = [_renamed(one, side) for side, group in zip("ab", mixed, strict=True) for one in group]
     joint = _statistics(function, apart)
     names, unit = np.unique([_problem(one, place) for place, one in enumerate(a)], return_inverse=True)
@@ -247,7 +241,7 @@ def _statistics(function: MetricFunction, outcomes: Sequence[Outcome]) -> Statis
 
 
 def _defined(found: Statistics, metric: str, side: int, outcomes: Sequence[Outcome]) -> Statistics:
-    """Return one side's statistics if they have a value for the metric."""
+    """Make sure that one side has a value for the metric."""
     known = {name: one for name, one in found.metrics().items() if not one.detail}
     if metric not in known:
         raise UnknownNameError("metric", metric, known)
@@ -262,13 +256,8 @@ def _value(statistics: Statistics, metric: str) -> float:
     return math.nan if value is None else value
 
 
-def _of_ranks(metric: str) -> bool:
-    """Whether a metric ranks scores of different problems against each other."""
-    return metric.endswith("auc")
-
-
 def _problem(outcome: Outcome, place: int) -> str:
-    """Return what is swapped as a whole; a trace without a cluster is a problem of its own."""
+    """What is swapped as a whole; a trace without a cluster is a problem of its own."""
     candidate = outcome.gold.candidate
     return outcome.cluster or (f"\0{place}" if candidate is None else candidate.problem)
 
@@ -282,43 +271,37 @@ def _renamed(outcome: Outcome, side: str) -> Outcome:
     return replace(outcome, gold=replace(outcome.gold, candidate=own))
 
 
-def _exchangeable(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """Return outcomes that can be mixed with another scorer's, with the same value of the metric.
+def _exchangeable(outcomes: Sequence[Outcome], ranks: bool) -> list[Outcome]:
+    """Make outcomes ones that can be mixed with another scorer's, with the same value of the metric.
 
     A candidate's step scores become the one of its solution, as scorers may aggregate differently. Where scores of
-    different problems are ranked against each other, they become mid-ranks among all that count.
+    different problems are ranked against each other, they become mid-ranks among all that the metric sees: of a
+    candidate all, else those of annotated steps.
     """
     single = [
         one
         if one.gold.candidate is None or not one.scores
-        else replace(one, scores=(AGGREGATIONS[one.aggregation](one.scores),), aggregation="min")
+        else replace(one, scores=(AGGREGATIONS[one.aggregation](one.scores),))
         for one in outcomes
     ]
-    if not _of_ranks(metric):
+    if not ranks:
         return [replace(one, aggregation="min") for one in single]
     from scipy.stats import rankdata
 
-    counted = [_counted(one) for one in single]
-    ranks = rankdata([score for scores in counted for score in scores])
-    ends = np.cumsum([len(scores) for scores in counted])
+    seen = [list(one.scores or ()) if one.gold.candidate is not None else labelled_steps(one)[1] for one in single]
+    ranked = iter(rankdata([score for scores in seen for score in scores]).tolist())
     return [
-        replace(one, aggregation="min", scores=_with(one, ranks[end - len(scores) : end].tolist()))
-        for one, scores, end in zip(single, counted, ends, strict=True)
+        replace(
+            one,
+            aggregation="min",
+            scores=None if one.scores is None else (*islice(ranked, len(scores)), *one.scores[len(scores) :]),
+        )
+        for one, scores in zip(single, seen, strict=True)
     ]
 
 
-def _counted(outcome: Outcome) -> list[float]:
-    """Return the scores that a metric of ranks sees: of a candidate all, else those of annotated steps."""
-    return list(outcome.scores or ()) if outcome.gold.candidate is not None else labelled_steps(outcome)[1]
-
-
-def _with(outcome: Outcome, ranks: Sequence[float]) -> tuple[float, ...] | None:
-    """Return the scores with their first ones replaced; the others are not seen by any metric of ranks."""
-    return None if outcome.scores is None else (*ranks, *outcome.scores[len(ranks) :])
-
-
 def _swapped(parts: Sequence[_Part], metric: str, draws: int, seed: int) -> tuple[Floats, bool]:
-    """Return the mean difference after each of ``draws`` random swaps, or after all where these are no more, and which.
+    """The mean difference after each of ``draws`` random swaps, or after all where these are no more, and which.
 
     What scipy permutes are indicators of which scorer is a problem's first. Its own p-values are not used: it takes
     two-sided ones as twice the smaller one-sided one.
@@ -343,18 +326,15 @@ def _swapped(parts: Sequence[_Part], metric: str, draws: int, seed: int) -> tupl
 
 
 def _difference(parts: Sequence[_Part], metric: str, swapped: Floats) -> Floats:
-    """Return the mean difference (draws,) over parts after swaps (draws, problems of all parts in turn)."""
+    """The mean difference (draws,) over parts after swaps (draws, problems of all parts in turn)."""
     total = np.zeros(len(swapped))
-    for part, own in zip(parts, _by_part(parts, swapped), strict=True):
+    by_part = np.split(swapped, np.cumsum([part.problems for part in parts])[:-1], axis=1)
+    for part, own in zip(parts, by_part, strict=True):
         theirs = own[:, part.unit]
         sides = (np.concatenate([1 - theirs, theirs], axis=1), np.concatenate([theirs, 1 - theirs], axis=1))
         first, second = (part.joint.resampled(weights)[metric] for weights in sides)
         total += first - second
     return total / len(parts)
-
-
-def _by_part(parts: Sequence[_Part], columns: Floats) -> list[Floats]:
-    return np.split(columns, np.cumsum([part.problems for part in parts])[:-1], axis=1)
 
 
 @dataclass(frozen=True)
@@ -365,9 +345,8 @@ class _Delta:
     metric: str
 
     def metrics(self) -> dict[str, Metric]:
-        found = (side.metrics()[self.metric] for side in (self.part.a, self.part.b))
-        a, b = ((one.value, one.n) for one in found)
-        return {self.metric: Metric(None if a[0] is None or b[0] is None else a[0] - b[0], a[1])}
+        value = _value(self.part.a, self.metric) - _value(self.part.b, self.metric)
+        return {self.metric: Metric(value, self.part.a.metrics()[self.metric].n)}
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
         a, b = (side.resampled(weights)[self.metric] for side in (self.part.a, self.part.b))
@@ -375,9 +354,8 @@ class _Delta:
 
 
 def _interval(parts: Sequence[_Part], metric: str, draws: int, seed: int) -> tuple[float, float] | None:
-    """Return the bounds of the 95% interval of the mean difference: a bootstrap over problems, within parts."""
-    names = [str(place) for place in range(len(parts))]
-    deltas = {name: [_Delta(part, metric)] for name, part in zip(names, parts, strict=True)}
-    clusters = {name: [str(one) for one in part.unit] for name, part in zip(names, parts, strict=True)}
+    """Bounds of the 95% interval of the mean difference: a bootstrap over problems, within parts."""
+    deltas = {str(place): [_Delta(part, metric)] for place, part in enumerate(parts)}
+    clusters = {str(place): list(map(str, part.unit)) for place, part in enumerate(parts)}
     _, of_mean = intervals(deltas, clusters, resamples=draws, seed=derive_seed("paired interval", seed))
     return of_mean.get(metric)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpmi_eval.metrics.areas import Area
+from cpmi_eval.metrics.areas import Area, Integers
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
 from cpmi_eval.metrics.spec import MetricSpec, describes
 
 
 def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
-    """Return labels (1 good, 0 wrong) and scores of a trace's annotated steps.
+    """Labels (1 good, 0 wrong) and scores of a trace's annotated steps.
 
     Good: every step before the first error. Wrong: the first error. Steps after it are not annotated and left out.
     """
@@ -26,35 +26,34 @@ def labelled_steps(outcome: Outcome) -> tuple[list[int], list[float]]:
 
 @dataclass(frozen=True)
 class StepAUC:
-    """The annotated steps of all traces: labels (1 good, 0 wrong), scores, and the place of each one's trace."""
+    """The annotated steps of all traces: labels (1 good, 0 wrong), scores, indices, and the places of their traces."""
 
-    labels: np.ndarray
+    labels: Integers
     scores: Floats
-    owners: np.ndarray
+    indices: Integers
+    owners: Integers
 
     def metrics(self) -> dict[str, Metric]:
-        """Return step_auc; ``n`` counts the steps."""
+        """``step_auc``; ``n`` counts the steps."""
         from sklearn.metrics import roc_auc_score
 
         defined = len(set(self.labels.tolist())) == 2
-        return {
-            "step_auc": Metric(float(roc_auc_score(self.labels, self.scores)) if defined else None, len(self.labels))
-        }
+        value = float(roc_auc_score(self.labels, self.scores)) if defined else None
+        return {"step_auc": Metric(value, len(self.labels))}
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return step_auc for each weighting."""
+        """``step_auc`` for each weighting."""
         return {"step_auc": Area.of(self.scores, self.labels == 1, self.owners).resampled(weights)}
 
 
 @describes(MetricSpec("step_auc", "AUC", "step AUC", "ROC AUC of steps", unit="fraction", ranks=True))
 def compute(outcomes: Sequence[Outcome]) -> StepAUC:
-    """Return the area under the ROC curve over all annotated steps of scored traces."""
-    labels: list[int] = []
-    scores: list[float] = []
-    owners: list[int] = []
-    for place, outcome in enumerate(outcomes):
-        more_labels, more_scores = labelled_steps(outcome)
-        labels += more_labels
-        scores += more_scores
-        owners += [place] * len(more_labels)
-    return StepAUC(np.array(labels, dtype=int), np.array(scores, dtype=float), np.array(owners, dtype=int))
+    """The area under the ROC curve over all annotated steps of scored traces."""
+    found = [
+        (label, score, index, place)
+        for place, outcome in enumerate(outcomes)
+        for index, (label, score) in enumerate(zip(*labelled_steps(outcome), strict=True))
+    ]
+    labels, scores, indices, owners = zip(*found, strict=True) if found else ((), (), (), ())
+    good, at, traces = (np.array(one, dtype=np.intp) for one in (labels, indices, owners))
+    return StepAUC(good, np.array(scores, dtype=float), at, traces)

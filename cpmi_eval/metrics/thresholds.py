@@ -13,7 +13,9 @@ taken, the one that calls fewest steps wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,12 @@ class Threshold:
     value: float | None
 
     def predict(self, scores: Sequence[float]) -> int | None:
-        """Return the index of the first step scored below the threshold, -1 if there is none."""
+        """The index of the first step scored below the threshold, -1 if there is none."""
         return None if self.value is None else first_below(scores, self.value)
 
 
 def first_below(scores: Sequence[float], cut: float) -> int:
-    """Return the index of the first score below ``cut``, -1 if there is none."""
+    """The index of the first score below ``cut``, -1 if there is none."""
     return next((i for i, score in enumerate(scores) if score < cut), -1)
 
 
@@ -55,13 +57,10 @@ def threshold(protocol: str, native: float | None) -> Threshold:
     Raises:
         UsageError: neither of the two.
     """
-    try:
-        found = parse(protocol)
-    except UsageError:
-        found = None
-    if found is None or found.fitted:
-        raise UsageError(f"unknown threshold {protocol!r}; use native or fixed:x (for instance fixed:0.5)")
-    return found.before(native)
+    with suppress(UsageError):
+        if not (found := parse(protocol)).fitted:
+            return found.before(native)
+    raise UsageError(f"unknown threshold {protocol!r}; use native or fixed:x (for instance fixed:0.5)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Protocol:
     folds: int = 0
 
     def __str__(self) -> str:
-        """Return it as it is written, ``crossfit:5``."""
+        """As it is written, ``crossfit:5``."""
         if self.name == "fixed":
             return f"fixed:{self.value:g}"
         return self.name + {"dev": f":{self.subset}", "crossfit": f":{self.folds}"}.get(self.name, "")
@@ -85,7 +84,7 @@ class Protocol:
         return self.name in ("dev", "crossfit", "oracle")
 
     def before(self, native: float | None) -> Threshold:
-        """Return the rule that decides while traces are being scored: none yet, where the cut is fitted."""
+        """The rule that decides while traces are being scored: none yet, where the cut is fitted."""
         return Threshold(str(self), {"native": native, "fixed": self.value}.get(self.name))
 
 
@@ -98,21 +97,15 @@ def parse(text: str) -> Protocol:
     name, _, detail = text.strip().partition(":")
     if name in ("native", "oracle") and not detail:
         return Protocol(name)
-    if name == "fixed" and (value := _finite(detail)) is not None:
-        return Protocol(name, value=value)
+    if name == "fixed":
+        with suppress(ValueError):
+            if math.isfinite(value := float(detail)):
+                return Protocol(name, value=value)
     if name == "dev" and detail:
         return Protocol(name, subset=detail)
     if name == "crossfit" and detail.isascii() and detail.isdigit() and int(detail) >= 2:
         return Protocol(name, folds=int(detail))
     raise UsageError(f"unknown threshold {text!r}; use {FORMS} (for instance fixed:0.5, dev:gsm8k, crossfit:5)")
-
-
-def _finite(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value - value == 0 else None
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ class Decisions:
     held_out: str | None = None
 
     def as_dict(self) -> JSON:
-        """Return what results.json says of the threshold."""
+        """What results.json says of the threshold."""
         found: JSON = {"protocol": self.protocol, "value": self.value, "undecided": self.undecided}
         if self.cuts:
             found["cuts"] = {part: list(cuts) for part, cuts in self.cuts.items()}
@@ -187,23 +180,23 @@ def _by_part(protocol: Protocol, records: Sequence[Record], seed: int) -> Decisi
         members.setdefault(one.part, []).append(place)
     predictions: list[int | None] = [None] * len(records)
     cuts: dict[str, tuple[float, ...]] = {}
+    oracle = protocol.name == "oracle"
     for part, places in members.items():
         own = [records[place] for place in places]
-        oracle = protocol.name == "oracle"
         folds = [0] * len(own) if oracle else fold_of(own, protocol.folds, seed)
         chosen = {
-            fold: fit(own if oracle else [one for one, other in zip(own, folds, strict=True) if other != fold])
+            fold: fit([one for one, other in zip(own, folds, strict=True) if oracle or other != fold])
             for fold in sorted(set(folds))
         }
         cuts[part] = tuple(chosen.values())
         for place, one, fold in zip(places, own, folds, strict=True):
             predictions[place] = None if one.scores is None else first_below(one.scores, chosen[fold])
-    value = next(iter(cuts.values()))[0] if len(cuts) == 1 and protocol.name == "oracle" else None
+    value = next(iter(cuts.values()))[0] if len(cuts) == 1 and oracle else None
     return Decisions(str(protocol), tuple(predictions), False, value, cuts)
 
 
 def fold_of(records: Sequence[Record], folds: int, seed: int) -> list[int]:
-    """Return each record's fold: problems are dealt out in a random order, so that folds differ by one at most.
+    """Each record's fold: problems are dealt out in a random order, so that folds differ by one at most.
 
     Raises:
         UsageError: fewer problems than folds.
@@ -216,7 +209,7 @@ def fold_of(records: Sequence[Record], folds: int, seed: int) -> list[int]:
 
 
 def fit(records: Sequence[Record]) -> float:
-    """Return the cut with the highest F1 on annotated traces; those without scores are misses whatever it is.
+    """The cut with the highest F1 on annotated traces; those without scores are misses whatever it is.
 
     A correct trace is a hit for cuts up to its lowest score; one whose first error is step e for cuts above the
     score of e and up to the lowest score before it. Between neighbouring scores F1 is constant: all cuts are tried.
@@ -257,7 +250,7 @@ def fit(records: Sequence[Record]) -> float:
 
 
 def _covering(spans: Sequence[tuple[float, float]], values: NDArray[Any]) -> NDArray[Any]:
-    """Return how many of the half-open spans (low, high] hold each value."""
+    """How many of the half-open spans (low, high] hold each value."""
     import numpy as np
 
     ends = np.array(spans, dtype=float).reshape(-1, 2)

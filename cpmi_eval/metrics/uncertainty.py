@@ -38,7 +38,7 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
-    """Return the intervals of every metric that is no detail: by part, and of the mean over parts.
+    """The intervals of every metric that is no detail: by part, and of the mean over parts.
 
     Args:
         statistics: by part, those of its metrics.
@@ -63,7 +63,7 @@ def intervals(
     names: list[tuple[str, str]] = []
 
     def resampled(*drawn: Any, axis: int) -> Floats:
-        """Return the metrics (metrics, draws) of the parts' drawn problems, each (draws, problems of the part)."""
+        """The metrics (metrics, draws) of the parts' drawn problems, each (draws, problems of the part)."""
         rows: dict[tuple[str, str], Floats] = {}
         for part, indices in zip(parts, map(np.atleast_2d, drawn), strict=True):
             weights = multiplicities(indices, counts[part])[:, members[part]]
@@ -99,7 +99,7 @@ def intervals(
 
 
 def _groups(clusters: Sequence[str], seed: int) -> Any:
-    """Return the number of the unit that each trace is drawn with: its problem, or a random group of problems."""
+    """The number of the unit that each trace is drawn with: its problem, or a random group of problems."""
     problems = np.unique(np.array(clusters), return_inverse=True)[1]
     count = int(problems.max()) + 1
     if count <= MAX_GROUPS:
@@ -108,14 +108,14 @@ def _groups(clusters: Sequence[str], seed: int) -> Any:
 
 
 def multiplicities(drawn: Any, count: int) -> Floats:
-    """Return how often each of ``count`` problems was drawn: (draws, any number of indices) -> (draws, count)."""
+    """How often each of ``count`` problems was drawn: (draws, any number of indices) -> (draws, count)."""
     offsets = np.arange(len(drawn))[:, None] * count
     flat = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * count)
     return flat.reshape(len(drawn), count).astype(float)
 
 
 def percentiles(values: Floats) -> Interval | None:
-    """Return the bounds of the central 95% of resampled values, without undefined ones; ``None`` if these are many."""
+    """Bounds of the central 95% of resampled values, without undefined ones; ``None`` if these are many."""
     defined = values[~np.isnan(values)]
     if not len(defined) or len(defined) < (1 - MAX_UNDEFINED) * len(values):
         return None
@@ -124,5 +124,5 @@ def percentiles(values: Floats) -> Interval | None:
 
 
 def with_intervals(metrics: Mapping[str, Metric], bounds: Mapping[str, Interval]) -> dict[str, Metric]:
-    """Return the metrics, each with its interval where there is one."""
+    """Each metric with its interval where there is one."""
     return {name: replace(one, interval=bounds.get(name)) for name, one in metrics.items()}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from cpmi_eval.metrics import ranking
 from cpmi_eval.metrics.areas import Area
 from cpmi_eval.metrics.outcome import Floats, Metric, Outcome
-from cpmi_eval.metrics.ranking import labelled_steps
-from cpmi_eval.types import JSON
+from cpmi_eval.metrics.uncertainty import Interval, intervals
 
 NAME = "within_auc"
 Stratum: TypeAlias = int | str
@@ -29,12 +29,7 @@ class Within:
     value: float | None
     pairs: int
     strata: int
-    interval: tuple[float, float] | None = None
-
-    def as_dict(self) -> JSON:
-        """Return the fields by name; ``interval`` only where there is one."""
-        found: JSON = {"value": self.value, "pairs": self.pairs, "strata": self.strata}
-        return found if self.interval is None else {**found, "interval": list(self.interval)}
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,8 @@ class WithinAUC:
     areas: Mapping[Stratum, Area]
 
     @classmethod
-    def of(
-        cls, strata: Sequence[Stratum], labels: Sequence[int], scores: Sequence[float], owners: Sequence[int]
-    ) -> WithinAUC:
-        """Arrange things by stratum.
+    def of(cls, strata: Sequence[Stratum] | Any, labels: Any, scores: Any, owners: Any) -> WithinAUC:
+        """Arrange things by stratum, all arguments of one length.
 
         Args:
             strata: where each thing belongs.
@@ -59,31 +52,32 @@ class WithinAUC:
         for place, stratum in enumerate(strata):
             members.setdefault(stratum, []).append(place)
         values, good, traces = np.array(scores, dtype=float), np.array(labels) == 1, np.array(owners, dtype=np.intp)
-        areas = {
-            stratum: Area.of(values[places], good[places], traces[places])
-            for stratum, places in members.items()
-            if len({labels[place] for place in places}) == 2
-        }
-        return cls(areas)
+        areas = {name: Area.of(values[own], good[own], traces[own]) for name, own in members.items()}
+        return cls({name: one for name, one in areas.items() if len(one.positive) and len(one.negative)})
 
-    def summary(self, interval: tuple[float, float] | None = None) -> Within:
-        """Return the concordant share of all pairs; a tie counts a half."""
+    def summary(self, interval: Interval | None = None) -> Within:
+        """The concordant share of all pairs; a tie counts a half."""
         pairs = {stratum: len(area.positive) * len(area.negative) for stratum, area in self.areas.items()}
         total = sum(pairs.values())
         concordant = sum((area.value() or 0.0) * pairs[stratum] for stratum, area in self.areas.items())
         return Within(concordant / total if total else None, total, len(pairs), interval)
 
     def only(self, strata: Sequence[Stratum]) -> WithinAUC:
-        """Return what is left of it in these strata."""
+        """What is left of it in these strata."""
         return WithinAUC({stratum: self.areas[stratum] for stratum in strata if stratum in self.areas})
 
+    def with_interval(self, clusters: Sequence[str]) -> Within:
+        """The same with its interval by bootstrap over problems; ``clusters``: each trace's problem."""
+        bounds, _ = intervals({"": [self]}, {"": clusters}) if self.areas else ({}, {})
+        return self.summary(bounds.get("", {}).get(NAME))
+
     def metrics(self) -> dict[str, Metric]:
-        """Return it under its name; ``n`` counts the pairs."""
+        """It under its name; ``n`` counts the pairs."""
         found = self.summary()
         return {NAME: Metric(found.value, found.pairs)}
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """Return it for each weighting of the traces: a pair counts by the product of its two traces' weights."""
+        """It for each weighting of the traces: a pair counts by the product of its two traces' weights."""
         concordant, total = np.zeros(len(weights)), np.zeros(len(weights))
         for area in self.areas.values():
             pairs = weights[:, area.positive].sum(axis=1) * weights[:, area.negative].sum(axis=1)
@@ -94,28 +88,6 @@ class WithinAUC:
 
 
 def within_position(outcomes: Sequence[Outcome]) -> WithinAUC:
-    """Return the annotated steps of scored traces by their index: good ones against first errors of that index."""
-    strata: list[Stratum] = []
-    labels: list[int] = []
-    scores: list[float] = []
-    owners: list[int] = []
-    for place, outcome in enumerate(outcomes):
-        own_labels, own_scores = labelled_steps(outcome)
-        strata += range(len(own_labels))
-        labels += own_labels
-        scores += own_scores
-        owners += [place] * len(own_labels)
-    return WithinAUC.of(strata, labels, scores, owners)
-
-
-def with_interval(found: WithinAUC, clusters: Sequence[str]) -> Within:
-    """Return it with its interval by bootstrap over problems.
-
-    Args:
-        found: whose owners are places among the traces.
-        clusters: each trace's problem.
-    """
-    from cpmi_eval.metrics.uncertainty import intervals
-
-    bounds, _ = intervals({"": [found]}, {"": clusters}) if found.areas else ({}, {})
-    return found.summary(bounds.get("", {}).get(NAME))
+    """The annotated steps of scored traces by their index: good ones against first errors of that index."""
+    steps = ranking.compute(outcomes)
+    return WithinAUC.of(steps.indices.tolist(), steps.labels, steps.scores, steps.owners)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from cpmi_eval.analysis.diagnostics import (
+    AtPosition,
+    Coverage,
+    Diagnostics,
+    Found,
+    LastMinimum,
+    OfLength,
+    Quality,
+    RightAnswer,
+    SolutionDiagnostics,
+    SolutionScores,
+    StepDiagnostics,
+)
 from cpmi_eval.metrics.calibration import Calibration
-from cpmi_eval.metrics.diagnostics import Coverage, Diagnostics, LastMinimum
 from cpmi_eval.metrics.outcome import Metric
-from cpmi_eval.metrics.solutions import SolutionDiagnostics, SolutionScores
-from cpmi_eval.metrics.steps import AtPosition, Found, OfLength, Quality, RightAnswer, StepDiagnostics
 from cpmi_eval.metrics.within import Within
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.grid import BLANK, Grid, Line, table

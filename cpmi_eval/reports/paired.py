@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cpmi_eval.metrics.paired import Comparison, Comparisons
+from cpmi_eval.analysis.paired import Comparison, Comparisons
 from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.records import Run
 from cpmi_eval.reports import format as fmt

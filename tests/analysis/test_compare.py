@@ -1,16 +1,15 @@
 """Several labelers on one meter: what they share, what is relative to what, and what becomes of one that fails."""
 
-from __future__ import annotations
-
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
+import shop
 import snapshot
 from click.testing import CliRunner
 from commandline import Cli
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from shop import Register
 
 import cpmi_eval
-from cpmi_eval import Gold, Item, Progress, StepScores, Tokens, Trace, cost
+from cpmi_eval import Item, Progress, StepScores, Tokens, Trace, cost
 from cpmi_eval.cli import cli as program
 from cpmi_eval.cli import main
 from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
@@ -28,7 +27,7 @@ from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.reports.compare import compare_report, relative
 from cpmi_eval.reports.grid import markdown
-from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure
+from cpmi_eval.types import Failure, Scored, TaskData, TraceFailure
 
 
 class Clock:
@@ -46,52 +45,34 @@ class Clock:
 CLOCK = Clock()
 
 
-class Shop:
-    """A task of two subsets, 3 and 5 traces of 2 steps: the even ones correct, the odd ones wrong at step 1."""
+class Shop(shop.Shop):
+    """The shop with 3 and 5 traces."""
 
-    name: ClassVar[str] = "shop"
-    summary: ClassVar[str] = "two subsets"
-    subsets: ClassVar[tuple[str, ...]] = ("a", "b")
-    metrics: ClassVar[tuple[str, ...]] = ("first_error", "step_auc")
-    synthetic: ClassVar[bool] = False
+    content: ClassVar[list[Item]] = [*shop.items("a", 3), *shop.items("b", 5)]
 
     def load(self, options: LoadOptions) -> TaskData:
         if options.data_dir is not None:
             raise DataError(f"{options.data_dir} has no shop")
-        items = [
-            Item(subset, Trace(f"{subset}{i}", "problem", ("one", "two"), "4"), Gold(1 if i % 2 else -1, i % 2 == 0))
-            for subset, n in (("a", 3), ("b", 5))
-            for i in range(n)
-        ]
-        return TaskData(tuple(items), (Provenance("shop", sha256="00", rows=len(items)),))
+        return super().load(options)
 
 
-class Counting:
-    """A backend that takes 8 seconds to load and one to warm up."""
+class Counting(shop.Counting):
+    """Takes 8 seconds to load and one to warm up."""
 
-    name: ClassVar[str] = "counting"
-    summary: ClassVar[str] = "no model"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"loglikelihood"})
-    batch_tokens = 16
     device: ClassVar[str] = "cpu"
     opened: ClassVar[list[BackendOptions]] = []
     peak = 0
 
     @classmethod
-    def check(cls, options: BackendOptions) -> None:
-        if options.model == "absent":
-            raise ModelError("no model 'absent'")
-
-    @classmethod
-    def open(cls, options: BackendOptions) -> Counting:
-        cls.opened.append(options)
+    def open(cls, options: BackendOptions) -> Self:
         CLOCK.now += 8
+        made = super().open(options)
         if options.model == "broken":
             raise ModelError("the weights of 'broken' are damaged")
-        return cls()
+        return made
 
     def describe(self) -> ModelDescription:
-        return ModelDescription(self.name, "counting", self.device, dtype="float32", scorer="trie")
+        return replace(super().describe(), device=self.device)
 
     def prepare(self, capabilities: frozenset[str]) -> None:
         CLOCK.now += 1
@@ -148,22 +129,12 @@ class Critic(Paid):
     needs: ClassVar[frozenset[str]] = frozenset()
 
 
-class Free:
-    """A baseline that runs without a model and takes no time."""
-
-    name: ClassVar[str] = "free"
-    summary: ClassVar[str] = "all steps alike"
-    kind: ClassVar[str] = "baseline"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    capabilities: frozenset[str] = frozenset()
+class Free(shop.Even):
     native_threshold: float | None = None
-
-    def score(self, traces: Sequence[Trace], backend: Backend | None) -> Iterator[Scored]:
-        yield from (StepScores(trace.id, (1.0,) * len(trace.steps)) for trace in traces)
 
 
 @pytest.fixture(autouse=True)
-def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def stubs(plain: None, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, labeler in {"paid": Paid, "mc": Paid, "critic": Critic, "free": Free}.items():
         register("labelers", name, labeler)
     register("tasks", "shop", Shop)
@@ -172,10 +143,6 @@ def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(CLOCK, "now", 0.0, raising=False)
     monkeypatch.setattr(Counting, "opened", [])
     monkeypatch.setattr(Paid, "scored", [])
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_") or name in ("NO_COLOR", "FORCE_COLOR")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 def go(labelers: str | list[str], **options: Any) -> Comparison:
@@ -202,8 +169,6 @@ def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return lambda labelers, *args: cli(*command, "--labelers", labelers, *args)
 
 
-# --- how labelers are named -----------------------------------------------------------------------------------------
-
 SPECS = {
     "mc": [("mc", {})],
     " mc , cpmi-merge ,": [("mc", {}), ("cpmi-merge", {})],
@@ -223,20 +188,13 @@ def test_specs(text: str, expected: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 MALFORMED = {
-    "": "no labelers are given",
-    " , ": "stopped at",
-    "mc,,pav": "stopped at ',pav'",
-    "mc(n=8": "stopped at 'mc(n=8'",
-    "mc(n=8))": r"stopped at 'mc(n=8))'",
-    "mc(n=8) pav": "stopped at 'mc(n=8) pav'",
-    "mc n=8": "stopped at 'mc n=8'",
-    "mc(f=(1))": "double quotes around values that hold parentheses",
-    "mc(8)": "labeler 'mc(8)': expected key=value",
-    "mc(n=8,n=9)": "labeler 'mc(n=8,n=9)': n is given twice",
-    "mc,pav,mc": "the labeler 'mc' is given twice",
+    "": "no labelers are given", " , ": "stopped at", "mc,,pav": "stopped at ',pav'", "mc(n=8": "stopped at 'mc(n=8'",
+    "mc(n=8))": r"stopped at 'mc(n=8))'", "mc(n=8) pav": "stopped at 'mc(n=8) pav'", "mc n=8": "stopped at 'mc n=8'",
+    "mc(f=(1))": "double quotes around values that hold parentheses", "mc(8)": "labeler 'mc(8)': expected key=value",
+    "mc(n=8,n=9)": "labeler 'mc(n=8,n=9)': n is given twice", "mc,pav,mc": "the labeler 'mc' is given twice",
     "mc,mc()": "the labeler 'mc()' is given twice",
     "mc(a=1,b=x),mc(b=x, a=1)": "the labeler 'mc(b=x, a=1)' is given twice",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "message"), MALFORMED.items(), ids=MALFORMED.keys())
@@ -266,9 +224,6 @@ def test_any_settings_come_through_and_have_a_folder_of_their_own(specs: list[tu
     slugs = [spec.slug for spec in parsed]
     assert len(set(slugs)) == len(slugs)
     assert all(re.fullmatch(r"[\w-]{1,70}", slug, flags=re.ASCII) for slug in slugs)
-
-
-# --- what they share ------------------------------------------------------------------------------------------------
 
 
 def test_one_model_is_loaded_for_all_and_its_loading_is_no_labelers_cost() -> None:
@@ -326,9 +281,6 @@ def test_progress_names_the_labeler() -> None:
     assert {step.phase for step in seen} == {
         "mc: loading the model", "mc: scoring", "paid(seconds=2): loading the model", "paid(seconds=2): scoring",
     }  # fmt: skip
-
-
-# --- relative costs -------------------------------------------------------------------------------------------------
 
 
 def test_relative_costs_are_over_the_traces_that_all_finished() -> None:
@@ -438,9 +390,6 @@ def test_relative_costs_as_text(value: float | None, text: str) -> None:
     assert relative(value) == text
 
 
-# --- labelers that fail ---------------------------------------------------------------------------------------------
-
-
 def test_a_labeler_that_cannot_be_served_is_a_row_and_the_others_go_on(cli: Cli) -> None:
     comparison = go("paid(asks=generate),mc,paid")
     unable, mc, paid = comparison.rows
@@ -528,9 +477,6 @@ def test_wrong_usage_on_the_command_line(cli: Cli) -> None:
         assert not Path("out").exists()
 
 
-# --- one directory --------------------------------------------------------------------------------------------------
-
-
 def test_interrupt_and_go_on(cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Paid):
         interrupted_at: ClassVar[str] = "b0"
@@ -609,9 +555,6 @@ def test_runs_on_other_versions_are_not_on_one_meter(monkeypatch: pytest.MonkeyP
     assert "these runs differ in versions, so their costs are not comparable" in cli("mc,free").out
 
 
-# --- what is written and printed ------------------------------------------------------------------------------------
-
-
 def test_the_document(cli: Cli) -> None:
     done = cli("mc(seconds=2,fails=a0),free", "--json", "--seed", "3")
     document = json.loads(done.out)
@@ -682,9 +625,6 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(("compare", "--help"))
     assert caught.value.code == 0
     snapshot.check("help_compare", capsys.readouterr().out)
-
-
-# --- settings from files --------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: object) -> str:

@@ -1,7 +1,5 @@
 """Diagnostics of a run: against brute force and by hand, and what people see of them."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -15,13 +13,20 @@ from commandline import Cli
 from rich.console import Console
 
 import cpmi_eval
+from cpmi_eval.analysis.diagnostics import (
+    LENGTHS,
+    POSITIONS,
+    Diagnostics,
+    SolutionDiagnostics,
+    StepDiagnostics,
+    diagnose,
+    diagnose_run,
+    last_minimum,
+)
 from cpmi_eval.metrics.calibration import share
-from cpmi_eval.metrics.diagnostics import Diagnostics, diagnose, diagnose_run, last_minimum
 from cpmi_eval.metrics.first_error import harmonic_mean
 from cpmi_eval.metrics.outcome import Metric, Statistics
-from cpmi_eval.metrics.solutions import SolutionDiagnostics
-from cpmi_eval.metrics.steps import LENGTHS, POSITIONS, StepDiagnostics
-from cpmi_eval.metrics.within import NAME, with_interval, within_position
+from cpmi_eval.metrics.within import NAME, within_position
 from cpmi_eval.records import Record, outcome, read_run
 from cpmi_eval.reports.diagnostics import diagnostics_report
 from cpmi_eval.reports.grid import drawn
@@ -93,9 +98,6 @@ def pairs_by_position(records: Sequence[Record], weights: Sequence[int] | None =
     return found
 
 
-# --- AUC within step position ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_auc_within_position_is_the_concordant_share_of_all_pairs_of_one_index(seed: int) -> None:
     records = random_traces(seed)
@@ -149,7 +151,7 @@ def test_weighting_traces_is_repeating_them(seed: int) -> None:
 def test_the_interval_holds_the_value_and_is_the_same_again() -> None:
     records = random_traces(3, 200)
     statistics = within_position([outcome(one) for one in records])
-    first, again = (with_interval(statistics, [one.cluster for one in records]) for _ in range(2))
+    first, again = (statistics.with_interval([one.cluster for one in records]) for _ in range(2))
     assert first == again
     assert first.interval is not None
     assert first.value is not None
@@ -163,9 +165,6 @@ def test_positions_add_up_to_the_whole() -> None:
     assert sum(one.pairs for one in parts) == whole.pairs
     assert sum(one.strata for one in parts) == whole.strata
     assert sum((one.value or 0) * one.pairs for one in parts) / whole.pairs == pytest.approx(whole.value)
-
-
-# --- baselines ------------------------------------------------------------------------------------------------------
 
 
 def test_baselines_by_hand() -> None:
@@ -231,9 +230,6 @@ def test_baselines_decide_all_traces_and_are_ranked_on_the_steps_that_were_score
     assert found.baselines["all_correct"].acc_correct.value == 1
     assert found.baselines["last_step"].acc_error.value == 0.5  # of the trace that the scorer failed on
     assert found.at_oracle.acc_error.value == 0.5  # which stays a miss for the scorer
-
-
-# --- positions, lengths, right answers ------------------------------------------------------------------------------
 
 
 def test_where_errors_were_called() -> None:
@@ -311,9 +307,6 @@ def test_right_answers_of_wrong_processes() -> None:
     assert (found.n, found.exact, found.called_correct) == (4, share(1, 4), share(2, 4))
 
 
-# --- lowest scores, coverage ----------------------------------------------------------------------------------------
-
-
 def test_lowest_scores_on_the_last_step() -> None:
     records = [
         trace(0, [0.5, 0.4, 0.1]),  # alone: 1
@@ -346,9 +339,6 @@ def test_coverage() -> None:
     found = diagnose(records, False).coverage
     assert (found.traces, found.scored, found.failures) == (5, 2, {"too_long": 2, "no_reference": 1})
     assert found.unscored == {"erroneous": share(2, 3), "correct": share(0, 1)}
-
-
-# --- what is not there ----------------------------------------------------------------------------------------------
 
 
 def test_a_scorer_without_decisions() -> None:
@@ -397,9 +387,6 @@ def test_what_is_not_defined_is_none(case: str, undecided: bool) -> None:
     if case == "no such pairs":
         assert steps.scorer.step_auc.value is not None
         assert steps.scorer.within_position_auc.value is None
-
-
-# --- solutions ------------------------------------------------------------------------------------------------------
 
 
 def solutions(seed: int, low: int = 0) -> list[Record]:
@@ -472,9 +459,6 @@ def test_solutions_of_which_none_is_scored() -> None:
     found = solutions_of(diagnose(records, True))
     assert found.aggregations["min"].outcome_auc == Metric(None, 0)
     assert found.aggregations["min"].within_problem_auc.pairs == 0
-
-
-# --- what people see ------------------------------------------------------------------------------------------------
 
 
 def shown(found: dict[str, Diagnostics]) -> str:

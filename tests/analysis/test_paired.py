@@ -1,7 +1,5 @@
 """Paired comparison of runs: the tests against enumeration by hand, what refuses, and what is printed."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import itertools
@@ -21,24 +19,29 @@ from commandline import Cli
 from places import BENCHMARKS
 
 import cpmi_eval
+from cpmi_eval.analysis.paired import align, compare_runs, separated
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics import best_of_n, first_error, ranking
 from cpmi_eval.metrics.outcome import Metric, Outcome
-from cpmi_eval.metrics.paired import (
+from cpmi_eval.metrics.permutation import (
+    Difference,
     UndefinedError,
-    align,
-    compare_runs,
     holm,
     mcnemar,
-    paired_runs,
     permutation,
-    separated,
+    permutation_of_mean,
 )
-from cpmi_eval.metrics.permutation import permutation_of_mean
 from cpmi_eval.records import Record, Run, read_run
 from cpmi_eval.types import Candidate, Gold
 
 CUT = 0.5
+
+
+def paired_runs(a: Run, b: Run, part: str, metric: str, **how: Any) -> Difference:
+    (found,) = compare_runs([a, b], part=part, metrics=[metric], matches=False, **how).comparisons
+    if found.difference is None:
+        raise UndefinedError(metric, found.lacking or 0, found.reason)
+    return found.difference
 
 
 def trace(first: int, scores: Sequence[float], cluster: str = "") -> Outcome:
@@ -57,9 +60,6 @@ def drawn(seed: int, firsts: Sequence[int], clusters: Sequence[str], good: float
 
 FIRSTS = [-1, 0, 2, -1, 3, 1, -1, -1, 2, 0]
 CLUSTERS = ["p", "p", "q", "r", "s", "s", "s", "t", "u", "v"]  # seven problems
-
-
-# --- independent computations ---------------------------------------------------------------------------------------
 
 
 def plain_f1(outcomes: Sequence[Outcome]) -> float:
@@ -113,9 +113,6 @@ def shares(differences: Sequence[float]) -> tuple[float, float, float]:
         sum(one >= seen - 1e-9 for one in differences) / n,
         sum(one <= seen + 1e-9 for one in differences) / n,
     )
-
-
-# --- the permutation test -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -286,9 +283,6 @@ def test_selection_among_candidates_of_scorers_that_aggregate_otherwise() -> Non
     assert permutation(a, b, best_of_n.compute, "pass@1", draws=8).difference == 0
 
 
-# --- what a test cannot be made of ----------------------------------------------------------------------------------
-
-
 def test_scorers_that_decide_nothing_have_no_f1() -> None:
     a = drawn(14, FIRSTS, CLUSTERS)
     b = [replace(one, prediction=None, undecided=True) for one in a]
@@ -320,9 +314,6 @@ def test_other_traces_other_metrics_and_plain_functions_are_refused() -> None:
         permutation(a, a, first_error.compute, "f1", draws=0)
 
 
-# --- McNemar and Holm by hand ---------------------------------------------------------------------------------------
-
-
 def test_mcnemar_by_hand() -> None:
     """Five that only a matches, one that only b does: p = 2 (C(6,0) + C(6,1)) / 2^6."""
     hits = [(True, False)] * 5 + [(False, True)] + [(True, True)] * 3 + [(False, False)] * 2
@@ -349,9 +340,6 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.6]) == [1, 1]
     assert holm([]) == []
-
-
-# --- runs -----------------------------------------------------------------------------------------------------------
 
 
 def summary(task: str = "synthetic", **changes: Any) -> dict[str, Any]:
@@ -499,9 +487,6 @@ def test_only_problems_whose_candidates_all_have_are_shared() -> None:
     assert aligned.left_out == (2, 1)
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
     """Make runs of three labelers on the synthetic task."""
@@ -607,9 +592,6 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--against" in done.stdout
-
-
-# --- the simulation -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Another threshold or fewer traces for a finished run: the same as running it so, and nothing is scored again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

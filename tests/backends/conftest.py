@@ -1,7 +1,5 @@
 """Stub servers, and an environment without a server's key or a proxy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any

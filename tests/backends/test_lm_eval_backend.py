@@ -1,18 +1,11 @@
-"""The lm-eval backend against the hf backend, a plain softmax, and servers that misbehave."""
+"""The lm-eval backend against the hf backend and a plain softmax."""
 
-from __future__ import annotations
-
-import gc
 import json
 import logging
 import random
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +18,11 @@ import tinymodels
 import torch
 
 from cpmi_eval import registry
-from cpmi_eval.backends import lm_eval_models, models
+from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.backends.lm_eval import LMEvalBackend
-from cpmi_eval.backends.lm_eval_scoring import GIVE_UP_AFTER, GIVE_UP_ON_SERVER, Asker
+from cpmi_eval.backends.lm_eval import LMEvalBackend, classes
+from cpmi_eval.backends.lm_eval.asking import GIVE_UP_AFTER, Asker
+from cpmi_eval.backends.lm_eval.classes import SERVED
 from cpmi_eval.cli import main
 from cpmi_eval.errors import ModelError, UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions, LanguageModel
@@ -120,7 +114,7 @@ def test_why_logits_cache_is_off(checkpoint: Callable[..., Path]) -> None:
     backend = opened(checkpoint())
     assert backend.lm.logits_cache is False
     first, second = ScoreRequest("one two three", " four five"), ScoreRequest("one two three four", " six")
-    ids = [one.ids for one in backend.scorer.encoder.pairs([first, second])]  # type: ignore[union-attr]
+    ids = [one.ids for one in backend.encoder.encode([first, second])]
     prefix = ids[0].tolist()
     shared = [(("a", "b"), prefix[:3], prefix[3:]), (("a", "c"), prefix[:-1], prefix[-1:])]
     right = backend.lm._loglikelihood_tokens(shared)
@@ -151,7 +145,7 @@ def test_nothing_is_cut(checkpoint: Callable[..., Path]) -> None:
     backend = opened(checkpoint(), max_length=20)
     fits, not_any_more = ScoreRequest("x" * 20, "y"), ScoreRequest("x" * 21, "y")
     free = opened(checkpoint())
-    assert [len(one.ids) for one in free.scorer.encoder.pairs([fits, not_any_more])] == [21, 22]  # type: ignore[union-attr]
+    assert [len(one.ids) for one in free.encoder.encode([fits, not_any_more])] == [21, 22]
     scored, refused = backend.loglikelihood([fits, not_any_more])
     (whole,) = free.loglikelihood([fits])
     assert isinstance(scored, LogProb) and isinstance(whole, LogProb)
@@ -213,17 +207,16 @@ def test_out_of_memory_never_stops_a_run() -> None:
     assert len(made) == 3 * GIVE_UP_AFTER
 
 
-@pytest.mark.parametrize(("error", "limit"), [(RuntimeError, GIVE_UP_AFTER), (ConnectionError, GIVE_UP_ON_SERVER)])
-def test_a_model_that_is_gone_stops_the_run(error: type[Exception], limit: int) -> None:
+def test_a_model_that_is_gone_stops_the_run() -> None:
     asked = []
 
     def ask(items: Any) -> Any:
         asked.extend(items if len(items) == 1 else [])
-        raise error("gone")
+        raise RuntimeError("gone")
 
-    with pytest.raises(ModelError, match=f"{limit} requests in a row.*gone"):
+    with pytest.raises(ModelError, match=f"{GIVE_UP_AFTER} requests in a row.*gone"):
         Asker("x").each(range(100), ask)
-    assert asked == list(range(limit))
+    assert asked == list(range(GIVE_UP_AFTER))
 
 
 def test_too_few_answers_are_no_answers() -> None:
@@ -354,21 +347,20 @@ def text_class(monkeypatch: pytest.MonkeyPatch) -> str:
     return "text-only"
 
 
-def test_text_only_refuses_what_a_convention_would_shift(text_class: str) -> None:
+def test_a_class_that_takes_text_only_scores_nothing(text_class: str) -> None:
     backend = LMEvalBackend.open(options(text_class))
-    backend.prepare(frozenset({"loglikelihood", "generate"}))
-    blank, straddling, plain = backend.loglikelihood(
-        [
-            ScoreRequest("12 apples.\n\n", "The"),
-            ScoreRequest("The answ", "er is"),
-            ScoreRequest("The answer", " is: 35"),
-        ]
-    )
-    assert isinstance(blank, Failure) and blank.kind == "unaligned" and "whitespace" in blank.message
-    assert isinstance(straddling, Failure) and straddling.kind == "unaligned"
-    ids = tinymodels.tokenizer()(" is: 35", add_special_tokens=False)["input_ids"]
-    assert isinstance(plain, LogProb) and (plain.total, plain.n_tokens) == (-7.0, len(ids))
     assert backend.peak_memory_bytes() == 0
+    with pytest.raises(ModelError, match="takes text only"):
+        backend.prepare(frozenset({"loglikelihood", "generate"}))
+
+
+def test_a_class_without_a_fast_tokenizer_is_refused(text_class: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.api.registry import get_model
+
+    for tokenizer in (None, object()):
+        monkeypatch.setattr(get_model(text_class), "tokenizer", tokenizer)
+        with pytest.raises(ModelError, match=r"no fast tokenizer.*--backend hf"):
+            LMEvalBackend.open(options(text_class))
 
 
 def test_text_only_generates_greedily(text_class: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -390,10 +382,36 @@ def test_text_only_generates_greedily(text_class: str, capsys: pytest.CaptureFix
 
 
 def test_unknown_class_and_close_names() -> None:
-    with pytest.raises(UnknownNameError, match="local-completions"):
-        LMEvalBackend.check(options("local-completion"))
+    with pytest.raises(UnknownNameError, match="'hf-multimodal'"):
+        LMEvalBackend.check(options("hf-multimodel"))
     with pytest.raises(UsageError, match="--model hf --model_args pretrained=smollm2-135m"):
         LMEvalBackend.check(options("smollm2-135m"))
+
+
+def test_every_class_is_either_refused_by_name_or_runs_in_this_process() -> None:
+    """What lm-eval registers: a class that sends requests imports a client of HTTP, or is made of one that does."""
+    from lm_eval.models import MODEL_MAPPING
+
+    sends = {"anthropic_llms", "gguf", "litellm_llms", "openai_completions", "sglang_generate_API", "textsynth"}
+    sends |= {"ibm_watsonx_ai"}
+    for name, target in MODEL_MAPPING.items():
+        if target.partition(":")[0].rpartition(".")[2] not in sends:
+            assert name not in SERVED
+            continue
+        for args in ({}, {"base_url": "http://127.0.0.1:9/v1/completions"}, {"api_key": "sk-1"}):
+            with pytest.raises(UsageError, match="--backend server --base_url") as caught:
+                LMEvalBackend.check(options(name, **args))
+            assert name in str(caught.value) and "sk-1" not in str(caught.value)
+
+
+def test_a_class_of_others_that_asks_a_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lm_eval.models  # noqa: F401
+    from lm_eval.api.registry import model_registry
+    from lm_eval.models.api_models import TemplateAPI
+
+    monkeypatch.setitem(model_registry._objs, "theirs", type("Theirs", (TemplateAPI,), {}))
+    with pytest.raises(UsageError, match="'theirs' sends its requests to a server: use --backend server"):
+        LMEvalBackend.open(options("theirs"))
 
 
 @pytest.mark.parametrize(
@@ -401,11 +419,9 @@ def test_unknown_class_and_close_names() -> None:
     [
         (options("hf"), "pretrained=NAME"),
         (options("hf", pretrained="./nowhere"), "nowhere"),
-        (options("local-completions", model="m"), "needs base_url"),
-        (options("local-chat-completions", base_url="http://127.0.0.1:9"), "needs model"),
-        (options("openai-completions", api_key="sk-1"), "come from the environment"),
-        (options("local-completions", header="x"), "come from the environment"),
-        (options("local-completions", base_url="http://u:p@localhost/v1"), "come from the environment"),
+        (options("hf", pretrained="a/b", token="sk-1"), "come from the environment"),
+        (options("vllm", pretrained="a/b", hf_token="sk-1"), "come from the environment"),
+        (options("vllm", pretrained="http://u:p@localhost/v1"), "come from the environment"),
         (BackendOptions("hf", {"pretrained": "smollm2-135m"}, prefix_sharing=False), "--backend hf"),
     ],
 )
@@ -415,19 +431,17 @@ def test_wrong_settings_are_refused_before_anything_loads(made: BackendOptions, 
     assert "sk-1" not in str(caught.value) and "u:p" not in str(caught.value)
 
 
-def test_settings_that_would_do_nothing_or_clash(checkpoint: Callable[..., Path]) -> None:
+def test_settings_that_would_do_nothing_or_clash(checkpoint: Callable[..., Path], text_class: str) -> None:
     with pytest.raises(UsageError, match="takes no dtype"):
-        LMEvalBackend.open(
-            BackendOptions("local-completions", {"model": "m", "base_url": "http://127.0.0.1:9"}, dtype="float32")
-        )
+        LMEvalBackend.open(BackendOptions(text_class, {}, dtype="float32"))
     with pytest.raises(UsageError, match="given twice"):
         LMEvalBackend.open(BackendOptions("hf", {"pretrained": str(checkpoint()), "dtype": "bfloat16"}, "float32"))
 
 
 def test_without_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = lm_eval_models.importlib.util.find_spec
+    find = classes.importlib.util.find_spec
     monkeypatch.setattr(
-        lm_eval_models.importlib.util, "find_spec", lambda name, *more: None if name == "lm_eval" else find(name, *more)
+        classes.importlib.util, "find_spec", lambda name, *more: None if name == "lm_eval" else find(name, *more)
     )
     with pytest.raises(ModelError, match=r"pip install 'cpmi-eval\[lm-eval\]'"):
         LMEvalBackend.check(options("hf"))
@@ -445,12 +459,6 @@ def test_class_without_its_package() -> None:
 def test_arguments_that_the_class_does_not_take(checkpoint: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match=r"cannot be made.*nonsense"):
         opened(checkpoint(), nonsense=1)
-
-
-def test_a_chat_endpoint_gives_no_log_probabilities() -> None:
-    backend = LMEvalBackend.open(options("local-chat-completions", model="m", base_url="http://127.0.0.1:9/v1"))
-    with pytest.raises(ModelError, match="no log-probabilities"):
-        backend.prepare(frozenset({"loglikelihood"}))
 
 
 def test_checking_imports_nothing_heavy() -> None:
@@ -480,265 +488,14 @@ def test_contract_and_description(checkpoint: Callable[..., Path]) -> None:
     assert backend.peak_memory_bytes() > 0 or sys.platform != "linux"
 
 
-# --- API classes, against a server on loopback ----------------------------------------------------------------------
-
-
-@dataclass
-class Stub:
-    """A completions server over a tiny model: scores what is sent, by one plain forward pass each."""
-
-    folder: Path
-    url: str = ""
-    adds_bos: bool = False
-    tamper: Callable[[dict[str, Any], dict[str, Any]], Any] = lambda asked, answer: answer
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    busy: int = 0
-    busiest: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    barrier: threading.Barrier | None = None
-
-    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return an OpenAI-like answer; ``prompt`` is one list of ids, or a list of them."""
-        if "messages" in asked:
-            text = f"seed {asked['seed']}: {asked['messages'][-1]['content']}"
-            usage = {"prompt_tokens": 11, "completion_tokens": 3}
-            choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
-            return {"choices": [choice], "usage": usage}
-        prompts = [asked["prompt"]] if isinstance(asked["prompt"], str) else asked["prompt"]
-        if not asked.get("echo"):
-            choices = [
-                {
-                    "index": i,
-                    "text": f"seed {asked.get('seed')} temperature {asked['temperature']}",
-                    "finish_reason": "length",
-                }
-                for i, _ in enumerate(prompts)
-            ]
-            return {"choices": choices, "usage": {"prompt_tokens": len(prompts[0]), "completion_tokens": 5}}
-        ids = [
-            tinymodels.tokenizer(self.adds_bos)(one)["input_ids"] if isinstance(one, str) else one for one in prompts
-        ]
-        return {"choices": [self.scored(i, one) for i, one in reversed(list(enumerate(ids)))]}
-
-    def scored(self, index: int, ids: list[int]) -> dict[str, Any]:
-        with torch.inference_mode():
-            logprobs = tinymodels.model("llama")(torch.tensor([ids])).logits[0].double().log_softmax(-1)
-        each = [None] + [float(logprobs[i - 1, one]) for i, one in enumerate(ids) if i]
-        new = int(logprobs[-1].argmax())
-        every = [*each, float(logprobs[-1, new])]
-        return {"index": index, "logprobs": {"token_logprobs": every, "top_logprobs": [{"x": 0.0}] * len(every)}}
-
-
-@contextmanager
-def serving(stub: Stub) -> Iterator[Stub]:
-    """Serve on loopback, on a free port, until the test is done."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with stub.lock:
-                stub.asked.append(asked)
-                stub.busy += 1
-                stub.busiest = max(stub.busiest, stub.busy)
-            try:
-                if stub.barrier is not None:
-                    stub.barrier.wait()
-                with stub.lock:
-                    made = stub.tamper(asked, stub.answer(asked))
-            finally:
-                with stub.lock:
-                    stub.busy -= 1
-            status, body = made if isinstance(made, tuple) else (200, made)
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1/completions"
-    try:
-        yield stub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def stub(checkpoint: Callable[..., Path]) -> Iterator[Stub]:
-    pytest.importorskip("aiohttp", reason="lm-eval's API classes need aiohttp")
-    pytest.importorskip("tenacity", reason="lm-eval's API classes need tenacity")
-    with serving(Stub(checkpoint())) as server:
-        yield server
-
-
-def api(stub: Stub, **args: Any) -> LMEvalBackend:
-    tokenizer = {"tokenizer": str(stub.folder), "tokenizer_backend": "huggingface"}
-    more = {"max_retries": 1, "max_length": 513, "batch_size": 1, **args}
-    return LMEvalBackend.open(options("local-completions", model="tiny", base_url=stub.url, **tokenizer, **more))
-
-
-@pytest.mark.parametrize("args", [{"batch_size": 1}, {"batch_size": 3}, {"num_concurrent": 4}])
-@pytest.mark.parametrize("bos", [False, True])
-def test_api_scores_equal_hf(checkpoint: Callable[..., Path], args: dict[str, Any], bos: bool, stub: Stub) -> None:
-    stub.folder = checkpoint(bos=bos)
-    oracle = HFBackend.open(BackendOptions(str(stub.folder), dtype="float32", device="cpu", prefix_sharing=False))
-    backend = api(stub, **args)
-    backend.prepare(frozenset({"loglikelihood"}))
-    for theirs, ours in zip(oracle.loglikelihood(REQUESTS), backend.loglikelihood(REQUESTS), strict=True):
-        same(theirs, ours)
-    assert backend.describe().as_dict()["device"] == f"server {stub.url}"
-
-
-def test_api_scores_text_where_a_server_cuts_it_alike(checkpoint: Callable[..., Path], stub: Stub) -> None:
-    """Sent as text: the same scores from a server that adds nothing, refused where it adds a BOS of its own."""
-    oracle = HFBackend.open(BackendOptions(str(checkpoint()), dtype="float32", device="cpu", prefix_sharing=False))
-    backend = api(stub, tokenized_requests=False)
-    requests = [one for one in REQUESTS if one.context]
-    for theirs, ours in zip(oracle.loglikelihood(requests), backend.loglikelihood(requests), strict=True):
-        same(theirs, ours)
-    stub.adds_bos = True
-    (refused,) = backend.loglikelihood(REQUESTS[:1])
-    assert isinstance(refused, Failure) and refused.kind == "unaligned"
-
-
-@pytest.mark.parametrize("change", [[-0.5], []])
-def test_a_server_that_counts_otherwise_is_caught(change: list[float], stub: Stub) -> None:
-    """One that adds a BOS (one number more), or leaves out the token it made (one less, and lm-eval would cut one)."""
-
-    def tamper(asked: dict[str, Any], answer: dict[str, Any]) -> Any:
-        for choice in answer["choices"]:
-            numbers = choice["logprobs"]["token_logprobs"]
-            choice["logprobs"]["token_logprobs"] = [None, *change, *numbers[1:]] if change else numbers[:-1]
-        return answer
-
-    backend = api(stub)
-    stub.tamper = tamper
-    for one in backend.loglikelihood(REQUESTS[:3]):
-        assert isinstance(one, Failure) and one.kind == "unaligned"
-    with pytest.raises(ModelError, match="unaligned"):
-        backend.prepare(frozenset({"loglikelihood"}))
-
-
-def test_one_request_that_a_server_refuses(stub: Stub) -> None:
-    backend = api(stub)
-    bad = backend.scorer.encoder.pairs(REQUESTS[2:3])[0].ids.tolist()  # type: ignore[union-attr]
-    stub.tamper = lambda asked, answer: (400, {"error": "too rude"}) if asked["prompt"] == [bad] else answer
-    made = backend.loglikelihood(REQUESTS[:5])
-    assert [place for place, one in enumerate(made) if isinstance(one, Failure)] == [2]
-
-
-def test_a_server_that_is_gone(stub: Stub) -> None:
-    backend = api(stub)
-    stub.tamper = lambda asked, answer: (503, {"error": "starting"})
-    with pytest.raises(ModelError, match=r"in a row.*same command goes on"):
-        backend.loglikelihood(REQUESTS[:6])
-    with pytest.raises(ModelError, match="in a row"):
-        backend.generate(PROMPTS, GREEDY, [[0]] * 4)
-    with pytest.raises(ModelError, match="gets no answer"):
-        backend.prepare(frozenset({"loglikelihood"}))
-
-
-def test_api_generates_under_its_seeds(stub: Stub) -> None:
-    backend = api(stub)
-    backend.prepare(frozenset({"generate"}))
-    stub.asked.clear()
-    sampling = Sampling(7, temperature=0.5, top_p=0.9, top_k=3, repetition_penalty=1.1, stop=("\n\n",))
-    (made,) = backend.generate(["Ada has"], sampling, [[1, 2**40 + 3]])
-    assert isinstance(made, Generation)
-    assert [one.text for one in made.completions] == ["seed 1 temperature 0.5", "seed 3 temperature 0.5"]
-    ids = tinymodels.tokenizer()("Ada has", add_special_tokens=False)["input_ids"]
-    assert all((one.n_tokens, one.finish) == (5, "length") for one in made.completions)
-    assert made.tokens == Tokens(2 * (len(ids) + 4), 2 * (len(ids) + 4), 10)
-    sent = stub.asked[0]
-    assert sent["prompt"] == [ids]
-    told = {key: sent[key] for key in ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")}
-    assert told == {
-        "max_tokens": 7,
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_k": 3,
-        "repetition_penalty": 1.1,
-        "seed": 1,
-    }
-    assert "\n\n" in sent["stop"]
-
-
-def test_api_prompts_have_one_bos(checkpoint: Callable[..., Path], stub: Stub) -> None:
-    stub.folder = checkpoint(bos=True)
-    backend = api(stub)
-    backend.generate(["Ada", backend.chat_prompt("Ada")], GREEDY, [[0], [0]])
-    for asked in stub.asked:
-        assert asked["prompt"][0].count(0) == 1 and asked["prompt"][0][0] == 0
-
-
-def test_api_prompts_sent_as_text_leave_bos_to_the_server(checkpoint: Callable[..., Path], stub: Stub) -> None:
-    stub.folder = checkpoint(bos=True)
-    backend = api(stub, tokenized_requests=False)
-    backend.generate(["Ada", backend.chat_prompt("Ada")], GREEDY, [[0], [0]])
-    assert [asked["prompt"] for asked in stub.asked] == ["Ada", "[user] Ada\n[assistant] "]
-
-
-@pytest.mark.parametrize("num_concurrent", [1, 2])
-def test_keys_are_told_to_nobody(
-    num_concurrent: int, stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_nothing_reaches_stdout_and_no_bar_stderr(
+    checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Not where a request fails, either: lm-eval logs it with its headers, and some servers repeat the key."""
-    key = "sk-not-to-be-seen"
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    backend = api(stub, num_concurrent=num_concurrent)
-    assert key in backend.lm.header["Authorization"]
-    stub.tamper = lambda asked, answer: (400, {"error": f"no such key: {key}"})
-    made = backend.generate(["a", "b"], SAMPLED, [[1], [2]])
-    assert {one.kind for one in made if isinstance(one, Failure)} == {"exception"}
-    stub.tamper = lambda asked, answer: (401, {"error": f"no such key: {key}"})
-    with pytest.raises(ModelError) as caught:
-        backend.loglikelihood(REQUESTS[:5])
-    stub.tamper = lambda asked, answer: (200, {**answer, "choices": [{"index": 0, "text": f"it is {key[4:]}"}]})
-    made += backend.generate(["a"], SAMPLED, [[1]])
-    assert isinstance(made[-1], Generation) and made[-1].completions[0].text == "it is ***"
-    gc.collect()  # asyncio logs the exceptions of tasks that nobody asked for
-    assert caplog.text
-    assert key not in caplog.text + repr(made) + str(caught.value) + json.dumps(backend.describe().as_dict())
-
-
-def test_api_asks_beside_each_other(stub: Stub) -> None:
-    """Four requests are let through only once all four are there."""
-    stub.barrier = threading.Barrier(4, timeout=30)
-    backend = api(stub, num_concurrent=4)
-    made = backend.generate(["a", "b"], SAMPLED, [[1, 2], [3, 4]])
-    assert [[one.text for one in part.completions] for part in made] == [  # type: ignore[union-attr]
-        ["seed 1 temperature 1.0", "seed 2 temperature 1.0"],
-        ["seed 3 temperature 1.0", "seed 4 temperature 1.0"],
-    ]
-    assert stub.busiest == 4
-
-
-def test_chat_endpoint_takes_whole_turns(stub: Stub) -> None:
-    backend = LMEvalBackend.open(options("local-chat-completions", model="tiny", base_url=stub.url, max_retries=1))
-    backend.prepare(frozenset({"generate"}))
-    assert backend.has_chat_template
-    prompt = backend.chat_prompt('Is "this" right?\n')
-    turn, begun, plain = backend.generate([prompt, prompt + "First step.", "no turn"], SAMPLED, [[4]] * 3)
-    assert turn == Generation((Completion('seed 4: Is "this" right?\n', 3, "stop"),), Tokens(13, 13, 3))
-    assert isinstance(begun, Failure) and begun.kind == "chat_only" and "begun" in begun.message
-    assert isinstance(plain, Failure) and plain.kind == "chat_only" and "chat=true" in plain.message
-
-
-def test_nothing_reaches_stdout_and_no_bar_stderr(stub: Stub, capfd: pytest.CaptureFixture[str]) -> None:
-    backend = api(stub)
+    backend = opened(checkpoint())
     backend.prepare(frozenset({"loglikelihood", "generate"}))
     backend.loglikelihood(REQUESTS[:4])
     told = capfd.readouterr()
-    assert told.out == ""
-    assert "Requesting API" not in told.err
+    assert told.out == "" and "Running" not in told.err
 
 
 # --- through the command line ---------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Checkpoints are loaded whole or not at all, and no code of theirs runs unless it is asked to."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Models over several devices: the same scores wherever accelerate puts their layers. Here: memory and disk."""
 
-from __future__ import annotations
-
 import pytest
 import tinymodels
 import torch

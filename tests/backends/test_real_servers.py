@@ -4,8 +4,6 @@ Most serve the tiny random llama of tinymodels, whose log-probabilities the hf b
 server starts once, where a test first asks for it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import socket
 from pathlib import Path

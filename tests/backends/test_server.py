@@ -1,7 +1,5 @@
 """The server backend against a stub on loopback: values equal to the hf backend's, order, bounds, and every fault."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -27,16 +25,14 @@ from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Completion, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
-pytest.importorskip("tenacity", reason="the server backend needs tenacity: pip install 'cpmi-eval[server]'")
 
 from stubbed import FakeTime, made, on, options, run
 
-from cpmi_eval.backends.server import SEED_BITS, ServerBackend
-from cpmi_eval.backends.serving import alignment, chat, client, dialects
-from cpmi_eval.backends.serving.alignment import Bos
-from cpmi_eval.backends.serving.config import clean_url
-from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
-from cpmi_eval.backends.serving.replies import Listed, Usage
+from cpmi_eval.backends.server import SEED_BITS, ServerBackend, alignment, chat, client, probing
+from cpmi_eval.backends.server.alignment import Bos
+from cpmi_eval.backends.server.faults import RequestError, ServerStoppedError
+from cpmi_eval.backends.server.replies import Listed, Usage
+from cpmi_eval.backends.server.requests import ServerSettings, clean_url
 
 KEY = "sk-a-very-secret-key-0123456789"
 
@@ -362,7 +358,7 @@ def test_truncated_distributions_are_refused(stubs: Any) -> None:
 def test_tokens_are_found_in_the_prompt(tokens: list[str], text: str, boundary: int, first: int) -> None:
     place = alignment.align([*tokens, "next"], text, 1)
     assert place.skipped + place.first_after(boundary) == first
-    assert place.skipped + len(place.low) == len(tokens)
+    assert place.skipped + len(place.ends) == len(tokens)
 
 
 @pytest.mark.parametrize("tokens", [["ab", "ce"], ["ab"], [], ["b", "cd"], ["abc", "cd"], ["x", "abcd"]])
@@ -480,10 +476,12 @@ def test_what_a_server_has_no_field_for_is_refused_with_the_setting_to_change(st
 
 
 def test_the_owner_of_a_model_names_its_dialect() -> None:
-    assert [dialects.of_owner(name) for name in ("vllm", "SGLang", "llamacpp", "me", None)] == [
-        *("vllm", "sglang", "llama.cpp"),
-        *(None, None),
-    ]
+    def refuse(_: Any) -> Any:
+        raise RequestError("server_error", "no")
+
+    own = ServerSettings("m", "http://127.0.0.1:9/v1")
+    found = [probing.dialect(own, owner, refuse) for owner in ("vllm", "SGLang", "llamacpp", "me", None)]
+    assert found == ["vllm", "sglang", "llama.cpp", "none", "none"]
 
 
 class Greedy(Canned):
@@ -729,11 +727,15 @@ def test_failed_requests_cost_their_traces_alone(stubs: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [stubserver.status(500), stubserver.reset, drop("usage"), stubserver.body(b'{"error": "x"}')],
+    ("fault", "give_up"),
+    [
+        (stubserver.status(500), 5),
+        (stubserver.reset, 10_000),
+        (drop("usage"), 5),
+        (stubserver.body(b'{"error": "x"}'), 10_000),
+    ],
     ids=["500", "reset", "no usage", "error with 200"],
 )
-@pytest.mark.parametrize("give_up", [5, 10_000])
 def test_a_server_that_dies_stops_the_run_which_resumes_as_if_nothing_had_been(
     fault: Fault, give_up: int, stubs: Any, tmp_path: Path
 ) -> None:
@@ -815,6 +817,6 @@ def test_a_stopped_command_leaves_no_key_behind(stubs: Any, tmp_path: Path, monk
 
 
 def test_help_does_not_import_the_client() -> None:
-    code = "import sys; import cpmi_eval.cli, cpmi_eval.backends.server; print({'openai', 'tenacity'} & {*sys.modules})"
+    code = "import sys; import cpmi_eval.cli, cpmi_eval.backends.server; print({'openai'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "set()"

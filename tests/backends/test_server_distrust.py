@@ -1,7 +1,5 @@
 """Servers that repeat the key they are sent, or lie: no part of a key is shown or kept, a lie is a typed failure."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json
@@ -22,21 +20,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stubserver import Canned, Fault, Tiny
 
+from cpmi_eval.backends.server.redaction import HIDDEN, SHORTEST, Redaction
 from cpmi_eval.cli import main
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.protocols import BackendOptions
-from cpmi_eval.redaction import HIDDEN, SHORTEST, Redaction
 from cpmi_eval.types import Failure, Generation, LogProb, Sampling, ScoreRequest
 
 pytest.importorskip("openai", reason="the server backend needs openai: pip install 'cpmi-eval[server]'")
-pytest.importorskip("tenacity", reason="the server backend needs tenacity: pip install 'cpmi-eval[server]'")
 
 from stubbed import made, on, options, run
 
-from cpmi_eval.backends.server import ServerBackend
-from cpmi_eval.backends.serving import door, probing, replies
-from cpmi_eval.backends.serving.config import ServerSettings, clean_url
-from cpmi_eval.backends.serving.faults import RequestError
+from cpmi_eval.backends.server import ServerBackend, door, probing, replies
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.requests import ServerSettings, clean_url
 
 KEY = "sk-Zq7v/Wx3+Yt9pLm2Kd8Rf5Gh1Jb4Nc6Us0"  # as a provider makes them, with what URLs and base64 change
 BASIC = base64.b64encode(f"someone:{KEY}".encode()).decode()
@@ -179,10 +175,7 @@ def test_no_part_of_a_repeated_key_is_shown_or_kept(
 
 
 def test_a_server_that_lists_the_key_as_its_models_is_told_without_it(
-    stubs: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    stubs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     stub = stubs(Canned(), lambda *_: stubserver.status(404, f"no model {KEY[5:]}"))
@@ -353,11 +346,7 @@ def test_a_lie_is_a_typed_failure_of_its_request_alone(name: str, stubs: Any) ->
 
 
 @pytest.mark.parametrize(("asked", "counts"), [(1, 4), (12, 20), (8, 96)])
-def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(
-    asked: int,
-    counts: int,
-    stubs: Any,
-) -> None:
+def test_a_server_that_completes_a_character_beyond_max_tokens_is_believed(asked: int, counts: int, stubs: Any) -> None:
     backend = made(stubs(Canned(), on("ask", counted(completion_tokens=counts))))
     (done,) = backend.generate(["ask"], Sampling(asked), [[1]])
     assert isinstance(done, Generation) and done.completions[0].n_tokens == done.tokens.generated == counts

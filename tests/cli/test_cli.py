@@ -1,7 +1,5 @@
 """The command line: what is asked of it, what it prints where, and the texts people read."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty
@@ -23,17 +21,9 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.store import ROW_KEYS, to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
-SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run every test in a folder of its own, without what the caller's environment says."""
-    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
@@ -41,9 +31,6 @@ RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n
 
 def config_of(path: str | Path) -> dict[str, Any]:
     return json.loads(Path(path, "manifest.json").read_text(encoding="utf-8"))["config"]
-
-
-# --- how options are given ------------------------------------------------------------------------------------------
 
 
 def test_both_spellings(cli: Cli) -> None:
@@ -123,22 +110,13 @@ def test_a_manifest_is_a_config_file_that_gives_the_same_run(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- 1", "must be a mapping"),
-        ("", "must be a mapping"),
-        ("a: [", "cannot be read"),
-        ("labeler_args: 5", "labeler_args"),
-        ("labeler_args: [variant]", "labeler_args"),
-        ("task_args: [n]", "task_args"),
-        ("task_args: 3", "task_args"),
-        ("subset: 5", "subset"),
-        ("limit: [1]", "limit"),
-        ("limit: yes", "limit"),
-        ("batch_size: 2.5", "batch_size"),
-        ("seed: 1.5", "seed"),
-        ("seed: one", "seed"),
-        ("lables: 1", "unknown setting in run.yaml 'lables'. Did you mean"),
+        ("- 1", "must be a mapping"), ("", "must be a mapping"), ("a: [", "cannot be read"),
+        ("labeler_args: 5", "labeler_args"), ("labeler_args: [variant]", "labeler_args"),
+        ("task_args: [n]", "task_args"), ("task_args: 3", "task_args"), ("subset: 5", "subset"),
+        ("limit: [1]", "limit"), ("limit: yes", "limit"), ("batch_size: 2.5", "batch_size"), ("seed: 1.5", "seed"),
+        ("seed: one", "seed"), ("lables: 1", "unknown setting in run.yaml 'lables'. Did you mean"),
     ],
-)
+)  # fmt: skip
 def test_config_files_that_make_no_sense(cli: Cli, content: str, message: str) -> None:
     Path("run.yaml").write_text(content)
     done = cli(*RANDOM[:5], "--config", "run.yaml", "--output_path", "a")
@@ -151,8 +129,6 @@ def test_config_file_that_is_not_there(cli: Cli) -> None:
     assert done.code == 2
     assert "config file absent.yaml does not exist" in done.err
 
-
-# --- wrong usage ----------------------------------------------------------------------------------------------------
 
 CPMI = ("run", "--labeler", "cpmi", "--task", "synthetic")
 UNKNOWN = {
@@ -227,9 +203,6 @@ def test_wrong_usage(cli: Cli, args: tuple[str, ...], message: str) -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli("--version") == (0, f"cpmi-eval, version {__version__}\n", "")
-
-
-# --- stdout and stderr ----------------------------------------------------------------------------------------------
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -332,9 +305,6 @@ def test_a_refused_run_imports_no_torch() -> None:
     assert done.stdout == "2 False\n"
 
 
-# --- interruption and failures --------------------------------------------------------------------------------------
-
-
 class Nervous:
     """Raises at the third trace, as often as it is told to."""
 
@@ -409,9 +379,6 @@ def test_failed_rows_are_shown_and_make_the_exit_code(
     ]
 
 
-# --- ls -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -440,27 +407,12 @@ def test_ls_prints_a_summary_as_it_is_written(
     assert summary in cli("ls", "labelers").out
 
 
-# --- show, over run directories written by hand ------------------------------------------------------
-
 CONFIG = {
-    "labeler": "cpmi",
-    "task": "processbench",
-    "labeler_args": {"variant": "prefix", "sampled": 8},
-    "task_args": {},
-    "subset": ["gsm8k", "math"],
-    "model": "org/base-7b",
-    "model_args": {},
-    "backend": "hf",
-    "dtype": "auto",
-    "device": "auto",
-    "batch_size": "auto",
-    "scorer": "trie",
-    "threshold": "native",
-    "limit": None,
-    "seed": 0,
-    "data_dir": None,
-    "output_path": None,
-}
+    "labeler": "cpmi", "task": "processbench", "labeler_args": {"variant": "prefix", "sampled": 8}, "task_args": {},
+    "subset": ["gsm8k", "math"], "model": "org/base-7b", "model_args": {}, "backend": "hf", "dtype": "auto",
+    "device": "auto", "batch_size": "auto", "scorer": "trie", "threshold": "native", "limit": None, "seed": 0,
+    "data_dir": None, "output_path": None,
+}  # fmt: skip
 
 
 def metrics(f1: float | None, error: float | None, correct: float | None, auc: float | None, n: int) -> dict[str, Any]:
@@ -671,9 +623,6 @@ def test_a_results_file_of_something_else(cli: Cli) -> None:
     shown = cli("show", "odd")
     assert shown.code == 2
     assert "results.json" in shown.err
-
-
-# --- help -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["", "run", "label", "generate", "train", "ls", "show", "leaderboard", "validate"])

@@ -1,7 +1,5 @@
 """The FlexAttention path, which GPUs use for long rows, run on the CPU as far as that goes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

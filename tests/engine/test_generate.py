@@ -1,7 +1,5 @@
 """Generation: rollouts over shared prefixes against transformers' own generate, one prompt at a time."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Drawing tokens: against the definition written out, against transformers' warpers, and row by row."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The oracle suite: packed tries against one forward pass per request, on tiny random models of real architectures."""
 
-from __future__ import annotations
-
 import math
 import threading
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The packing, against brute force: what a node may see is exactly its own prefix."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The shop, its labelers and its backend are registered in these tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs on Ray workers: equal to one process whatever dies in between, bounded, counted, and nothing left behind."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval import Progress, RunConfig, RunResult, registry
@@ -140,7 +139,10 @@ def cluster(plugin: Path) -> Iterator[Any]:
 
         started = Cluster()
         try:
-            started.add_node(num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False)
+            checks = {"health_check_period_ms": 500}  # a machine is missed within seconds, not in a quarter of a minute
+            started.add_node(
+                num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, _system_config=checks
+            )
             ray.init(address=started.address, log_to_driver=False, configure_logging=False)
             yield started
         finally:
@@ -211,9 +213,6 @@ def session(result: RunResult) -> dict[str, Any]:
     return dict(manifest["sessions"][-1]["workers"])
 
 
-# --- as one process -------------------------------------------------------------------------------------------------
-
-
 @needs_ray
 def test_workers_find_what_one_process_finds(cluster: Any, go: Go, tmp_path: Path) -> None:
     alone = go("alone", log_samples=True)
@@ -272,9 +271,6 @@ def test_a_model_on_workers_scores_as_here(cluster: Any, go: Go, tmp_path: Path)
     assert result.failed == 0
     assert result.summary["model"]["sha256"] == alone.summary["model"]["sha256"]
     assert result.summary["cost"]["peak_memory_bytes"] > 0
-
-
-# --- what goes wrong with one trace, or with all --------------------------------------------------------------------
 
 
 @needs_ray
@@ -343,9 +339,6 @@ def test_batches_are_taken_as_they_are_needed(cluster: Any, go: Go, tmp_path: Pa
         executor.close()
     assert finished == 30
     assert most <= 2 * IN_FLIGHT
-
-
-# --- what dies ------------------------------------------------------------------------------------------------------
 
 
 @needs_ray
@@ -471,7 +464,7 @@ def test_a_killed_driver_goes_on_where_it_was(cluster: Any, go: Go, tmp_path: Pa
 
 
 @needs_ray
-def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, cli: Cli, tmp_path: Path) -> None:
     """With a Ray of its own: nothing of it is left, and stdout holds the result alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -484,12 +477,9 @@ def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, tmp_path: Path) -> None:
         pids = {pid for pid, _ in batches(tmp_path)}
         assert pids
         assert all(map(gone, pids))
-        done = subprocess.run(command(tmp_path, "--json"), capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["cost"]["sessions"] == 2
-
-
-# --- what is asked for ----------------------------------------------------------------------------------------------
+    done = cli(*command(tmp_path, "--json")[3:])
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["cost"]["sessions"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Candidates are reproducible one by one, kept through interruptions, and read by the tasks that select among them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

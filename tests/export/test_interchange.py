@@ -1,7 +1,5 @@
 """Runs in the forms of other programs: read back by those programs, against values worked out by hand."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -165,9 +163,6 @@ def lm_eval_files(run_dir: Path, to: Path) -> tuple[dict[str, Any], dict[str, li
     return json.loads(results.read_text(encoding="utf-8")), parsed
 
 
-# --- lm-eval: what is written ---------------------------------------------------------------------------------------
-
-
 def test_lm_eval_folders_and_files_are_named_as_lm_eval_finds_them(run: Callable[..., Path], tmp_path: Path) -> None:
     from lm_eval import utils
 
@@ -269,9 +264,6 @@ def test_lm_eval_alone_a_subset_is_no_group(run: Callable[..., Path], tmp_path: 
     assert "groups" not in found
     assert found["group_subtasks"] == {}
     assert found["config"]["bootstrap_iters"] == 0
-
-
-# --- lm-eval: read back by its own tools ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -405,9 +397,6 @@ def test_samples_load_as_a_dataset(run: Callable[..., Path], tmp_path: Path) -> 
     assert loaded["acc_correct"][:] == [None, None, 1.0, 0.0]
 
 
-# --- what a reader must not miss ------------------------------------------------------------------------------------
-
-
 def test_what_is_not_defined_is_said(tmp_path: Path) -> None:
     from lm_eval.utils import make_table
 
@@ -522,9 +511,6 @@ def test_settings_are_published_without_the_folders_of_files(run: Callable[..., 
             )
 
 
-# --- solutions are selected -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def selecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield a run that selects among the three solutions of each of two problems, one of them blank."""
@@ -578,9 +564,6 @@ def test_best_of_n_in_a_model_card(selecting: Path, tmp_path: Path) -> None:
     assert {(one.task_type, one.dataset_type, one.dataset_split) for one in entries} == {
         ("best-of-n-selection", "openai/gsm8k", "test")
     }
-
-
-# --- model cards ----------------------------------------------------------------------------------------------------
 
 
 def test_model_index_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -665,9 +648,6 @@ def test_nothing_to_put_into_a_card(run: Callable[..., Path], tmp_path: Path) ->
         export(path, "model-index", tmp_path / "card.yaml")
 
 
-# --- .eval_results --------------------------------------------------------------------------------------------------
-
-
 def test_eval_results_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
     files = export(run(), "eval-results", tmp_path / "repo", "https://example.org/log")
     assert [path.relative_to(tmp_path / "repo").as_posix() for path in files] == [
@@ -704,9 +684,6 @@ def test_eval_results_need_a_model_hub_data_and_a_decision(run: Callable[..., Pa
     path = run(parts=("processbench/math",), results={"processbench/math": metrics, "processbench": metrics})
     with pytest.raises(UsageError, match="has no F1 and no best-of-N"):
         export(path, "eval-results", tmp_path / "repo")
-
-
-# --- what is refused, and what is left alone ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("form", "to"), [("lm-eval", "out"), ("model-index", "card.yaml"), ("eval-results", "repo")])
@@ -768,9 +745,6 @@ def test_parts_that_file_names_cannot_tell_apart(run: Callable[..., Path], tmp_p
         (path / name).write_text(text)
     with pytest.raises(DataError, match="cannot tell these parts apart"):
         export(path, "lm-eval", tmp_path / "out")
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
 
 
 def test_the_command_prints_the_files_and_nothing_else(run: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Finding the final answer in a solution: tables worked by hand, hostile input, real solutions."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -17,22 +15,13 @@ from cpmi_eval.grading.finding import clean, last_boxed, stated_answer
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (r"so \boxed{42}.", "42"),
-        (r"\boxed{1} then \boxed{2}", "2"),
-        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
-        (r"\fbox{ a{b}c }", "a{b}c"),
-        (r"\boxed 5$.", "5"),
-        (r"\boxed {7}", "7"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{\boxed{3}}", "3"),
-        (r"\boxed{3} but \boxed{4", "3"),
-        (r"\boxed{4", None),
-        (r"\boxed{}", ""),
-        (r"\boxedness{4}", None),
-        ("no box", None),
-        ("", None),
+        (r"so \boxed{42}.", "42"), (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"), (r"\fbox{ a{b}c }", "a{b}c"), (r"\boxed 5$.", "5"),
+        (r"\boxed {7}", "7"), (r"\boxed{\{1, 2\}}", r"\{1, 2\}"), (r"\boxed{\boxed{3}}", "3"),
+        (r"\boxed{3} but \boxed{4", "3"), (r"\boxed{4", None), (r"\boxed{}", ""), (r"\boxedness{4}", None),
+        ("no box", None), ("", None),
     ],
-)
+)  # fmt: skip
 def test_last_boxed(text, expected):
     assert last_boxed(text) == expected
 
@@ -40,25 +29,15 @@ def test_last_boxed(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (r"The answer is 3. Check: \boxed{4}", "4"),
-        ("She has 3 + 4 = <<3+4=7>>7 left.\n#### 7", "7"),
-        ("#### 1,200\n", "1,200"),
-        ("#### Conclusion\nThe answer is 5.", "5"),
-        ("The answer is: **$\\frac12$**.", r"\frac12"),
-        ("The answer is 3.5. I hope it is correct.", "3.5"),
-        ("Final answer: \\(x + 1\\)\nDone", "x + 1"),
-        ("**Final Answer:**\n\n$12$", "12"),
-        ("The answer is 5 apples.", "5 apples"),
-        ("so it costs $1,200.50.", "1,200.50"),
-        ("the change is -5 degrees", "-5"),
-        ("10-5", "5"),
-        ("that is 3/4 of it", "3/4"),
-        ("about .5 of it", ".5"),
-        ("I do not know", None),
-        ("", None),
-        (r"\boxed{}. The answer is 3", "3"),
+        (r"The answer is 3. Check: \boxed{4}", "4"), ("She has 3 + 4 = <<3+4=7>>7 left.\n#### 7", "7"),
+        ("#### 1,200\n", "1,200"), ("#### Conclusion\nThe answer is 5.", "5"),
+        ("The answer is: **$\\frac12$**.", r"\frac12"), ("The answer is 3.5. I hope it is correct.", "3.5"),
+        ("Final answer: \\(x + 1\\)\nDone", "x + 1"), ("**Final Answer:**\n\n$12$", "12"),
+        ("The answer is 5 apples.", "5 apples"), ("so it costs $1,200.50.", "1,200.50"),
+        ("the change is -5 degrees", "-5"), ("10-5", "5"), ("that is 3/4 of it", "3/4"), ("about .5 of it", ".5"),
+        ("I do not know", None), ("", None), (r"\boxed{}. The answer is 3", "3"),
     ],
-)
+)  # fmt: skip
 def test_final_answer(text, expected):
     assert final_answer(text) == expected
 
@@ -208,8 +187,8 @@ HOSTILE_UNITS = [
 
 
 @pytest.mark.parametrize("unit", HOSTILE_UNITS)
-def test_a_megabyte_of_anything_is_handled(unit):
-    text = unit * (10**6 // len(unit))
+def test_a_quarter_of_a_megabyte_of_anything_is_handled(unit):
+    text = unit * (250_000 // len(unit))
     for hostile in (text, f"5 {text}5", f"The answer is {text}"):
         final_answer(hostile)
         last_boxed(hostile)
@@ -248,9 +227,6 @@ def test_what_is_boxed_is_found(content):
 def test_fractions_are_found_in_any_dress(value, dress):
     found = final_answer(f"The answer is {dress.format(f'{value.numerator}/{value.denominator}')}")
     assert verdict(found or "", str(value)) is True
-
-
-# --- real solutions ---------------------------------------------------------------------------------------------
 
 
 def _rows(name):

@@ -1,7 +1,5 @@
 """Which answer a rollout ends in, and whether it is right: in bounded time, whatever a model writes."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest
@@ -17,31 +15,23 @@ PLAIN_STEP = ("Add 1 and 2.", "That makes 4.")
     ("steps", "text", "answer"),
     [
         # a statement of the continuation, whichever way it is made, comes first
-        (STATED_STEP, r"So \boxed{7}, as 5 < 9.", "7"),
-        (STATED_STEP, "The answer is 7. And 9.", "7"),
-        (STATED_STEP, "#### 7", "7"),
-        (PLAIN_STEP, r"\boxed{7} 9", "7"),
+        (STATED_STEP, r"So \boxed{7}, as 5 < 9.", "7"), (STATED_STEP, "The answer is 7. And 9.", "7"),
+        (STATED_STEP, "#### 7", "7"), (PLAIN_STEP, r"\boxed{7} 9", "7"),
         # then one of the steps
-        (STATED_STEP, "Which is 9.", "3"),
-        (STATED_STEP, "", "3"),
+        (STATED_STEP, "Which is 9.", "3"), (STATED_STEP, "", "3"),
         (("The answer is 8.", "Check: 2 * 4."), "Right, 2 * 4 holds.", "8"),
         # then the last number of the continuation
-        (PLAIN_STEP, "And 5 more: 9", "9"),
-        (("No numbers.",), "Nine, that is 9", "9"),
+        (PLAIN_STEP, "And 5 more: 9", "9"), (("No numbers.",), "Nine, that is 9", "9"),
         # then the last number of the steps
-        (PLAIN_STEP, "Done.", "4"),
-        (PLAIN_STEP, "", "4"),
+        (PLAIN_STEP, "Done.", "4"), (PLAIN_STEP, "", "4"),
         # then there is none
-        (("No numbers.",), "None at all.", None),
-        ((), "", None),
+        (("No numbers.",), "None at all.", None), ((), "", None),
         # a box that is never closed states nothing
-        (PLAIN_STEP, r"\boxed{7", "7"),
-        (STATED_STEP, r"\boxed{7", "3"),
-        (STATED_STEP, r"\boxed{}", "3"),
+        (PLAIN_STEP, r"\boxed{7", "7"), (STATED_STEP, r"\boxed{7", "3"), (STATED_STEP, r"\boxed{}", "3"),
         # the last statement counts
         (PLAIN_STEP, r"\boxed{7}, no: \boxed{8}", "8"),
     ],
-)
+)  # fmt: skip
 def test_where_the_answer_is_found(steps, text, answer):
     assert rollout_answer(steps, text, is_complete=True) == answer
 
@@ -49,22 +39,14 @@ def test_where_the_answer_is_found(steps, text, answer):
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        (r"So \boxed{7}", "7"),
-        (r"So \boxed{7} because", "7"),
-        (r"\boxed{7}, or rather \boxed{8", "7"),
-        ("The answer is 7.\nLet me check", "7"),
-        ("#### 7\nCheck", "7"),
-        ("#### 7\n", "7"),
+        (r"So \boxed{7}", "7"), (r"So \boxed{7} because", "7"), (r"\boxed{7}, or rather \boxed{8", "7"),
+        ("The answer is 7.\nLet me check", "7"), ("#### 7\nCheck", "7"), ("#### 7\n", "7"),
         ("It makes 7", None),  # a number is no statement
-        ("", None),
-        (r"\boxed{7", None),
+        ("", None), (r"\boxed{7", None),
         # a statement that the cut goes through may be half of another one
-        ("The answer is 7", None),
-        ("The answer is 7.", None),
-        ("#### 7", None),
-        (r"\boxed 7", None),
+        ("The answer is 7", None), ("The answer is 7.", None), ("#### 7", None), (r"\boxed 7", None),
     ],
-)
+)  # fmt: skip
 def test_of_a_rollout_that_was_cut_off_only_whole_statements_count(text, answer):
     for steps in (STATED_STEP, PLAIN_STEP):  # what was given is not what it came to
         assert rollout_answer(steps, text, is_complete=False) == answer
@@ -80,38 +62,17 @@ def test_a_cut_off_rollout_is_no_success_by_chance():
 @pytest.mark.parametrize(
     ("reference", "answer", "correct"),
     [
-        ("3/4", r"\frac{3}{4}", True),
-        (r"\frac{3}{4}", "0.75", True),
-        (r"\frac{3}{4}", r"\dfrac34", True),
-        ("1.5", r"1\frac{1}{2}", True),
-        ("3/4", r"\frac{4}{3}", False),
-        ("12", r"12 \text{ cm}", True),
-        (r"12\text{ cm}", r"12\text{ m}", False),
-        ("1200", "1,200", True),
-        ("1200", r"1{,}200", True),
-        (r"\$1,200", "1200", True),
-        ("1,200", "1,201", False),
-        (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", True),
-        ("2x+2", "2(x+1)", True),
-        ("2x+2", "2x+1", False),
-        ("x=3", "3", True),
-        ("(1,2]", r"\left(1, 2\right]", True),
-        ("(1,2]", "(1,2)", False),
-        ("(1,2)", "(2,1)", False),
-        (r"(-\infty, 3]", r"\left(-\infty,3\right]", True),
-        ("5%", "5", True),
-        (r"5\%", "0.05", True),
-        (r"5\%", "0.5", False),
-        ("(C)", "C", True),
-        ("(C)", r"\text{C}", True),
-        ("(C)", "(D)", False),
-        (r"\text{Tuesday}", "tuesday", True),
-        ("12", "-12", False),
-        ("12", "", False),
-        ("", "12", False),
-        ("90", r"90^\circ", True),
+        ("3/4", r"\frac{3}{4}", True), (r"\frac{3}{4}", "0.75", True), (r"\frac{3}{4}", r"\dfrac34", True),
+        ("1.5", r"1\frac{1}{2}", True), ("3/4", r"\frac{4}{3}", False), ("12", r"12 \text{ cm}", True),
+        (r"12\text{ cm}", r"12\text{ m}", False), ("1200", "1,200", True), ("1200", r"1{,}200", True),
+        (r"\$1,200", "1200", True), ("1,200", "1,201", False), (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", True),
+        ("2x+2", "2(x+1)", True), ("2x+2", "2x+1", False), ("x=3", "3", True), ("(1,2]", r"\left(1, 2\right]", True),
+        ("(1,2]", "(1,2)", False), ("(1,2)", "(2,1)", False), (r"(-\infty, 3]", r"\left(-\infty,3\right]", True),
+        ("5%", "5", True), (r"5\%", "0.05", True), (r"5\%", "0.5", False), ("(C)", "C", True),
+        ("(C)", r"\text{C}", True), ("(C)", "(D)", False), (r"\text{Tuesday}", "tuesday", True), ("12", "-12", False),
+        ("12", "", False), ("", "12", False), ("90", r"90^\circ", True),
     ],
-)
+)  # fmt: skip
 def test_equality_is_mathematical(reference, answer, correct):
     got = grade(reference, ("No numbers.",), rf"So \boxed{{{answer}}}.", is_complete=True)
     assert got == Grade(answer or None, correct)
@@ -119,22 +80,13 @@ def test_equality_is_mathematical(reference, answer, correct):
 
 
 HOSTILE = {
-    "tower": "9^{9^{9^9}}",
-    "power": "10^{10^{10^{10}}}",
-    "parentheses": "(" * 5000 + "1" + ")" * 5000,
-    "braces": "{" * 5000 + "1" + "}" * 5000,
-    "fractions": r"\frac{1}{" * 40 + "2" + "}" * 40,
-    "roots": r"\sqrt{" * 40 + "2" + "}" * 40,
-    "digits": "7" * 100_000,
-    "terms": "x+" * 50_000 + "1",
-    "power of a factorial": "2^{30!}",
-    "binomial": r"\binom{99999999}{4999999}",
-    "exponent": "1e999999999",
-    "sum": r"\sum_{n=1}^{99999999} \frac{1}{n^2+n+1}",
-    "product": r"\prod_{n=1}^{9999999} (n^2+1)",
-    "series": r"\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^3+1}",
-    "integral": r"\int \sin(x^2)\cos(x^3)e^{x}\,dx",
-}
+    "tower": "9^{9^{9^9}}", "power": "10^{10^{10^{10}}}", "parentheses": "(" * 5000 + "1" + ")" * 5000,
+    "braces": "{" * 5000 + "1" + "}" * 5000, "fractions": r"\frac{1}{" * 40 + "2" + "}" * 40,
+    "roots": r"\sqrt{" * 40 + "2" + "}" * 40, "digits": "7" * 100_000, "terms": "x+" * 50_000 + "1",
+    "power of a factorial": "2^{30!}", "binomial": r"\binom{99999999}{4999999}", "exponent": "1e999999999",
+    "sum": r"\sum_{n=1}^{99999999} \frac{1}{n^2+n+1}", "product": r"\prod_{n=1}^{9999999} (n^2+1)",
+    "series": r"\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^3+1}", "integral": r"\int \sin(x^2)\cos(x^3)e^{x}\,dx",
+}  # fmt: skip
 LARGE = {  # large, and yet told apart
     "long power": "7^{999999}",
     "longer power": "10^{10^{10}}",
@@ -191,23 +143,13 @@ def test_undecided_is_not_wrong():
 @pytest.mark.parametrize(
     "text",
     [
-        r"\boxed{" * 50_000,
-        r"\boxed{1}" * 50_000,
-        r"\boxed{" + "{}" * 50_000 + "}",
-        "answer is " * 30_000,
-        "answer" + "*" * 100_000,
-        ("answer" + " " * 100) * 1_000,
-        "####" * 50_000,
-        "1,111" * 40_000,
-        "1/" * 100_000,
-        "-" * 200_000,
-        "$" * 200_000,
-        "answer is " + "**" * 50_000 + "1" + "**" * 50_000,
-        "answer: " + ". " * 100_000,
+        r"\boxed{" * 50_000, r"\boxed{1}" * 50_000, r"\boxed{" + "{}" * 50_000 + "}", "answer is " * 30_000,
+        "answer" + "*" * 100_000, ("answer" + " " * 100) * 1_000, "####" * 50_000, "1,111" * 40_000, "1/" * 100_000,
+        "-" * 200_000, "$" * 200_000, "answer is " + "**" * 50_000 + "1" + "**" * 50_000, "answer: " + ". " * 100_000,
         "answer is \x00\ud800\U0001d7d7",
     ],
     ids=lambda text: repr(text[:12]),
-)
+)  # fmt: skip
 @pytest.mark.parametrize("is_complete", [True, False])
 def test_long_and_odd_texts_are_read(text, is_complete):
     for steps, continuation in (((), text), ((text,), "")):

@@ -1,7 +1,5 @@
 """``cpmi-hf`` against lm-eval's own ``hf`` on the same model: the same numbers for the same requests."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -31,19 +29,11 @@ from cpmi_eval.lm_eval.model import CPMIHF
 
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nShe gives 7 to Bo.\n\n"
 PAIRS = [
-    (STEM, "The answer is: 35"),
-    (STEM, "The answer is: 35 apples"),
-    (STEM + "The answer is:", " 35"),
+    (STEM, "The answer is: 35"), (STEM, "The answer is: 35 apples"), (STEM + "The answer is:", " 35"),
     (STEM + "The answer is: ", "35"),  # the space moves to the continuation
-    (STEM + "The answer is:\n\n", "35"),
-    ("The answer i", "s: 35"),
-    ("", "The answer is: 35"),
-    ("", "<bos>The answer"),
-    ("<bos>Ada has", " 12 apples"),
-    ("Ada has", " 12 apples"),
-    ("Ada has", " 12 apples"),
-    ("Ada has", " 7"),
-]
+    (STEM + "The answer is:\n\n", "35"), ("The answer i", "s: 35"), ("", "The answer is: 35"), ("", "<bos>The answer"),
+    ("<bos>Ada has", " 12 apples"), ("Ada has", " 12 apples"), ("Ada has", " 12 apples"), ("Ada has", " 7"),
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +80,6 @@ def greedy_continuation(lm, ids, n):
 def same(mine, other, bound=1e-9):
     assert [total for total, _ in mine] == pytest.approx([total for total, _ in other], abs=bound)
     assert [greedy for _, greedy in mine] == [greedy for _, greedy in other]
-
-
-# --- loglikelihood ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3"])
@@ -192,8 +179,6 @@ def test_rolling_windows_are_those_of_hf(bos, max_length, monkeypatch):
     monkeypatch.setattr("cpmi_eval.lm_eval.model.CHUNK_BATCHES", 0)
     assert mine.loglikelihood_rolling(asked, disable_tqdm=True) == pytest.approx(expected, abs=1e-9)
 
-
-# --- generate_until -----------------------------------------------------------------------------------------------
 
 CONTEXTS = [STEM, "Ada has", "The answer is:", STEM + "She", "Ada has"]
 
@@ -306,9 +291,6 @@ def test_completions_of_a_prompt_are_decoded_in_few_or_many_slots_alike():
     asked = {"max_gen_toks": 10, "until": ["\n\n"]}
     runs = [completed(ours(batch_size=size), CONTEXTS, **asked) for size in ("auto", 1, 2)]
     assert runs[0] == runs[1] == runs[2]
-
-
-# --- through lm-eval: tasks, caches, chats --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -426,9 +408,6 @@ def test_a_model_that_gives_nan_stops_the_run():
     lm.reader.forward.head = Broken()
     with pytest.raises(ModelError, match="1 of 1 requests failed, the first with non_finite"):
         scored(lm, [("Ada", " has")])
-
-
-# --- options --------------------------------------------------------------------------------------------------------
 
 
 def test_batch_sizes_become_budgets():

@@ -1,7 +1,5 @@
 """ProcessBench as lm-eval tasks: the same prompts, verdicts and numbers as through this package's judge."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -30,15 +28,9 @@ from cpmi_eval.tasks.processbench import REVISION, SUBSETS
 from cpmi_eval.types import Completion, Generation, Gold, StepScores, Trace
 
 REPLIES = [
-    r"The first step is wrong. \boxed{0}",
-    r"All fine: \boxed{-1}",
-    r"Hmm, \boxed{\text{Step 1}} I think",
-    r"\boxed{2} no wait \boxed{1}",
-    "I cannot tell.",
-    r"\boxed{7}",
-    r"\boxed{1, 2}",
-    r"\boxed{-1}",
-]
+    r"The first step is wrong. \boxed{0}", r"All fine: \boxed{-1}", r"Hmm, \boxed{\text{Step 1}} I think",
+    r"\boxed{2} no wait \boxed{1}", "I cannot tell.", r"\boxed{7}", r"\boxed{1, 2}", r"\boxed{-1}",
+]  # fmt: skip
 
 
 def rows_of(subset, n=24):

@@ -1,7 +1,5 @@
 """The judge by hand on a stub backend that plays back texts and log-probabilities, and on a tiny real model."""
 
-from __future__ import annotations
-
 import math
 import time
 from itertools import pairwise
@@ -73,110 +71,49 @@ def judge_texts(*texts, **settings):
     return result
 
 
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        (r"\boxed{2}", 2),
-        (r"\boxed{-1}", -1),
-        (r"\boxed{0}", 0),
-        (r"\boxed{ 3 }", 3),
-        (r"The answer is $\boxed{3}$.", 3),
-        (r"$$\boxed{3}$$ and some words after it, 4 of them", 3),
-        (r"\[ \boxed{3} \]", 3),
-        (r"\boxed{\text{2}}", 2),
-        (r"\boxed{\textbf{-1}}", -1),
-        (r"\boxed{\mathbf{\text{ 2 }}}", 2),
-        (r"\boxed{\bf 2}", 2),
-        (r"\boxed{step 2}", 2),
-        (r"\boxed{Step_2}", 2),
-        (r"\boxed{\text{Step\_2}}", 2),
-        (r"\boxed{\text{step }2}", 2),
-        (r"\boxed{step_{2}}", 2),
-        (r"\boxed{STEP: 2}", 2),
-        (r"\boxed{Step #2}", 2),
-        (r"\boxed{step2}", 2),
-        (r"\boxed{<step_2>}", 2),
-        (r"\boxed{</step_2>}", 2),
-        (r"\boxed{\text{\<step\_2\>}}", 2),
-        (r"\boxed{paragraph 3}", 3),
-        (r"\boxed{<paragraph_3>}", 3),
-        (r"\boxed{index = 1}", 1),
-        (r"\boxed{step -1}", -1),
-        (r"\boxed{{2}}", 2),
-        (r"\boxed{{{-1}}}", -1),
-        (r"\boxed{-{1}}", -1),
-        (r"\boxed{(2)}", 2),
-        (r"\boxed{[2]}", 2),
-        (r"\boxed{\boxed{2}}", 2),
-        (r"\boxed{\(2\)}", 2),
-        (r"\boxed{$2$}", 2),
-        (r"\boxed{**2**}", 2),
-        (r'\boxed{"2"}', 2),
-        (r"\boxed{\,2\,}", 2),
-        (r"\boxed 2", 2),
-        (r"\boxed -1.", -1),
-        (r"\boxed{−1}", -1),
-        (r"\boxed{–1}", -1),
-        (r"\boxed{- 1}", -1),
-        (r"\boxed{+1}", 1),
-        (r"\boxed{-0}", 0),
-        (r"\boxed{02}", 2),
-        (r"\boxed{2.}", 2),
-        (r"\boxed{2.0}", 2),
-        (r"\boxed{-1.0}", -1),
-        (r"\fbox{2}", 2),
-        ("\\boxed{\n2\n}", 2),
-        (r"The solution boxes \boxed{13}, which follows. \boxed{-1}", -1),
-        (r"\boxed{1} ... no, wait: \boxed{2}", 2),
-        (r"\boxed{1} ... so \boxed{2", 1),  # cut off: the last complete box counts
-        (r"\boxed{4}", "out_of_range"),
-        (r"\boxed{-2}", "out_of_range"),
-        (r"\boxed{13}", "out_of_range"),
-        (rf"\boxed{{{'9' * 90}}}", "out_of_range"),
-        (r"\boxed{1, 2}", "ambiguous"),
-        (r"\boxed{1,2}", "ambiguous"),
-        (r"\boxed{1,000}", "ambiguous"),
-        (r"\boxed{1 or 2}", "ambiguous"),
-        (r"\boxed{1-2}", "ambiguous"),
-        (r"\boxed{step 1, step 2}", "ambiguous"),
-        (r"\boxed{\frac{1}{2}}", "ambiguous"),
-        (r"\boxed{1(2)}", "ambiguous"),
-        (r"\boxed{1 2}", "ambiguous"),
-        (r"\boxed{2.5}", "not_an_index"),
-        (r"\boxed{step-1}", "not_an_index"),
-        (r"\boxed{none}", "not_an_index"),
-        (r"\boxed{\text{No error}}", "not_an_index"),
-        (r"\boxed{x_2}", "not_an_index"),
-        (r"\boxed{--1}", "not_an_index"),
-        (r"\boxed{2²}", "not_an_index"),
-        (r"\boxed{i}", "not_an_index"),
-        (r"\boxed{}", "empty_box"),
-        (r"\boxed{ \text{} }", "empty_box"),
-        (r"\boxed{2", "unclosed_box"),
-        (r"\boxed{\text{2}", "unclosed_box"),
-        (r"\boxed{", "unclosed_box"),
-        (r"\boxed", "unclosed_box"),
-        ("\boxed{2}", "no_box"),  # not raw: a backspace and "oxed{2}"
-        (r"\boxedtext{2}", "no_box"),
-        ("The first error is in step 2.", "no_box"),
-        ("", "no_box"),
-    ],
-)
+VERDICTS = [
+    (r"\boxed{2}", 2), (r"\boxed{-1}", -1), (r"\boxed{0}", 0), (r"\boxed{ 3 }", 3),
+    (r"The answer is $\boxed{3}$.", 3), (r"$$\boxed{3}$$ and some words after it, 4 of them", 3),
+    (r"\[ \boxed{3} \]", 3), (r"\boxed{\text{2}}", 2), (r"\boxed{\textbf{-1}}", -1),
+    (r"\boxed{\mathbf{\text{ 2 }}}", 2), (r"\boxed{\bf 2}", 2), (r"\boxed{step 2}", 2), (r"\boxed{Step_2}", 2),
+    (r"\boxed{\text{Step\_2}}", 2), (r"\boxed{\text{step }2}", 2), (r"\boxed{step_{2}}", 2), (r"\boxed{STEP: 2}", 2),
+    (r"\boxed{Step #2}", 2), (r"\boxed{step2}", 2), (r"\boxed{<step_2>}", 2), (r"\boxed{</step_2>}", 2),
+    (r"\boxed{\text{\<step\_2\>}}", 2), (r"\boxed{paragraph 3}", 3), (r"\boxed{<paragraph_3>}", 3),
+    (r"\boxed{index = 1}", 1), (r"\boxed{step -1}", -1), (r"\boxed{{2}}", 2), (r"\boxed{{{-1}}}", -1),
+    (r"\boxed{-{1}}", -1), (r"\boxed{(2)}", 2), (r"\boxed{[2]}", 2), (r"\boxed{\boxed{2}}", 2), (r"\boxed{\(2\)}", 2),
+    (r"\boxed{$2$}", 2), (r"\boxed{**2**}", 2), (r'\boxed{"2"}', 2), (r"\boxed{\,2\,}", 2), (r"\boxed 2", 2),
+    (r"\boxed -1.", -1), (r"\boxed{−1}", -1), (r"\boxed{–1}", -1), (r"\boxed{- 1}", -1), (r"\boxed{+1}", 1),
+    (r"\boxed{-0}", 0), (r"\boxed{02}", 2), (r"\boxed{2.}", 2), (r"\boxed{2.0}", 2), (r"\boxed{-1.0}", -1),
+    (r"\fbox{2}", 2), ("\\boxed{\n2\n}", 2), (r"The solution boxes \boxed{13}, which follows. \boxed{-1}", -1),
+    (r"\boxed{1} ... no, wait: \boxed{2}", 2),
+    (r"\boxed{1} ... so \boxed{2", 1),  # cut off: the last complete box counts
+    (r"\boxed{4}", "out_of_range"), (r"\boxed{-2}", "out_of_range"), (r"\boxed{13}", "out_of_range"),
+    (rf"\boxed{{{'9' * 90}}}", "out_of_range"), (r"\boxed{1, 2}", "ambiguous"), (r"\boxed{1,2}", "ambiguous"),
+    (r"\boxed{1,000}", "ambiguous"), (r"\boxed{1 or 2}", "ambiguous"), (r"\boxed{1-2}", "ambiguous"),
+    (r"\boxed{step 1, step 2}", "ambiguous"), (r"\boxed{\frac{1}{2}}", "ambiguous"), (r"\boxed{1(2)}", "ambiguous"),
+    (r"\boxed{1 2}", "ambiguous"), (r"\boxed{2.5}", "not_an_index"), (r"\boxed{step-1}", "not_an_index"),
+    (r"\boxed{none}", "not_an_index"), (r"\boxed{\text{No error}}", "not_an_index"), (r"\boxed{x_2}", "not_an_index"),
+    (r"\boxed{--1}", "not_an_index"), (r"\boxed{2²}", "not_an_index"), (r"\boxed{i}", "not_an_index"),
+    (r"\boxed{}", "empty_box"), (r"\boxed{ \text{} }", "empty_box"), (r"\boxed{2", "unclosed_box"),
+    (r"\boxed{\text{2}", "unclosed_box"), (r"\boxed{", "unclosed_box"), (r"\boxed", "unclosed_box"),
+    ("\boxed{2}", "no_box"),  # not raw: a backspace and "oxed{2}"
+    (r"\boxedtext{2}", "no_box"), ("The first error is in step 2.", "no_box"), ("", "no_box"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "verdict"), VERDICTS)
 def test_verdicts_are_read_as_models_write_them(text, verdict):
     assert parse_verdict(text, 4) == verdict
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        r"\boxed{" * 100_000,
-        r"\boxed{" * 50_000 + "}" * 50_000,
-        r"\boxed{step" + " " * 1_000_000 + "x}",
-        r"\boxed{" + "9" * 1_000_000 + "}",
-        r"\boxed{" + r"\text{" * 100_000 + "2" + "}" * 100_001,
-        r"\boxed" + " " * 1_000_000,
-    ],
-)
+HOSTILE = [
+    r"\boxed{" * 100_000, r"\boxed{" * 50_000 + "}" * 50_000, r"\boxed{step" + " " * 1_000_000 + "x}",
+    r"\boxed{" + "9" * 1_000_000 + "}", r"\boxed{" + r"\text{" * 100_000 + "2" + "}" * 100_001,
+    r"\boxed" + " " * 1_000_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_are_refused_in_linear_time(text):
     start = time.perf_counter()
     assert isinstance(parse_verdict(text, 4), str)
@@ -225,15 +162,14 @@ def test_votes_by_hand():
     assert [one["sample"] for one in result.samples] == list(range(7))
 
 
-@pytest.mark.parametrize(
-    ("texts", "prediction"),
-    [
-        ((r"\boxed{2}", r"\boxed{0}"), 2),
-        ((r"\boxed{0}", r"\boxed{2}"), 0),
-        (("?", r"\boxed{-1}", r"\boxed{0}", r"\boxed{0}", r"\boxed{-1}"), -1),
-        ((r"\boxed{-1}", r"\boxed{0}", r"\boxed{0}"), 0),
-    ],
-)
+TIES = [
+    ((r"\boxed{2}", r"\boxed{0}"), 2), ((r"\boxed{0}", r"\boxed{2}"), 0),
+    (("?", r"\boxed{-1}", r"\boxed{0}", r"\boxed{0}", r"\boxed{-1}"), -1),
+    ((r"\boxed{-1}", r"\boxed{0}", r"\boxed{0}"), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "prediction"), TIES)
 def test_ties_go_to_the_verdict_that_was_drawn_first(texts, prediction):
     assert judge_texts(*texts, votes=len(texts)).prediction == prediction
 
@@ -383,52 +319,12 @@ def test_capabilities_and_threshold_follow_the_mode():
     assert Judge.needs == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"mode": "logits"}, "Did you mean 'logit'"),
-        ({"votes": 0}, "votes must be a whole number at least 1"),
-        ({"votes": 2.5}, "votes must be a whole number"),
-        ({"votes": True}, "votes must be a whole number"),
-        ({"temperature": 0.7}, "temperature would do nothing with votes=1"),
-        ({"votes": 1, "top_p": 0.8, "top_k": 20}, "top_p and top_k would do nothing with votes=1"),
-        ({"votes": 2, "temperature": 0}, "temperature must be a number"),
-        ({"votes": 2, "top_p": 1.5}, "top_p must be a number"),
-        ({"votes": 2, "top_k": -1}, "top_k must be a whole number"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number at least 1"),
-        ({"verdicts": "Yes|No"}, "verdicts would do nothing in mode=generate"),
-        ({"mode": "steps", "top_k": 20}, "top_k would do nothing with votes=1"),
-        ({"mode": "verify", "temperature": 0.6}, "temperature would do nothing with votes=1"),
-        ({"mode": "steps", "verdicts": "right|Right"}, "verdicts must be two different words"),
-        ({"mode": "logit", "votes": 1}, "votes would do nothing in mode=logit"),
-        ({"mode": "logit", "temperature": 1.0, "max_new_tokens": 9}, "temperature and max_new_tokens would do nothing"),
-        ({"mode": "logit", "verdicts": "Yes"}, "verdicts must be two different words such as Yes|No, not 'Yes'"),
-        ({"mode": "logit", "verdicts": "Yes| "}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": "Yes|No|Maybe"}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": "Yes | Yes"}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": True}, "verdicts must be two different words"),
-        ({"chat": "yes"}, "unknown chat setting 'yes'"),
-        ({"prompt": "nowhere.txt"}, "nowhere.txt does not exist"),
-        ({"prompt": 7}, "prompt file 7 does not exist"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(settings, message):
-    with pytest.raises(UsageError) as error:
-        Judge(**settings)
-    assert message in str(error.value)
-
-
 @pytest.mark.parametrize("mode", ["generate", "logit", "steps", "verify"])
 def test_a_prompt_file_must_hold_problem_and_steps(tmp_path, mode):
     path = tmp_path / "prompt.txt"
     path.write_text("{problem}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"prompt.txt must hold \{steps\}"):
         Judge(mode=mode, prompt=str(path))
-
-
-def test_without_a_model_it_says_so():
-    with pytest.raises(UsageError, match="needs a model"):
-        list(Judge().score([TRACE], None))
 
 
 def short_prompt(tmp_path):
@@ -500,48 +396,38 @@ WORDS = ("correct", "incorrect")
 GOOD, BAD = r"\boxed{correct}", r"\boxed{incorrect}"
 
 
-@pytest.mark.parametrize(
-    ("text", "verdicts"),
-    [
-        (f"Step 0: {GOOD} Step 1: {GOOD} Step 2: {GOOD}", (True, True, True)),
-        (f"{GOOD}\n{BAD}\n{GOOD}", (True, False, True)),
-        (f"{GOOD} {BAD}", (True, False, False)),  # stops at the first wrong step
-        (BAD, (False, False, False)),
-        (rf"It boxes \boxed{{13}}. {GOOD} {GOOD} So \boxed{{5 + 7}}: {GOOD}", (True, True, True)),
-        (r"\boxed{Correct} \boxed{\text{correct}} \fbox{ INCORRECT. }", (True, True, False)),
-        (r"\boxed {correct} \boxed{**correct**} \boxed{\mathbf{incorrect}}", (True, True, False)),
-        (f"<think>{GOOD}, no: {BAD}, hm {BAD} {GOOD}</think>{GOOD} {BAD}", (True, False, False)),
-        (f"<think>{GOOD} {GOOD} {GOOD}</think>Is the solution correct? Yes", (True, True, True)),
-        (f"{GOOD} {GOOD}", "too_few"),
-        (f"{GOOD}", "too_few"),
-        (f"{BAD} {BAD}", "too_few"),  # did not stop at the first
-        (f"{BAD} {GOOD}", "too_few"),
-        (f"{GOOD} {GOOD} {GOOD} {GOOD}", "too_many"),
-        (f"{GOOD} {GOOD} {GOOD} {BAD}", "too_many"),
-        (r"\boxed{2}", "no_verdict"),
-        (r"\boxed{partially correct}", "no_verdict"),
-        (r"\boxed{correct", "no_verdict"),
-        ("All steps are correct.", "no_box"),
-        ("", "no_box"),
-    ],
-)
+STEP_VERDICTS = [
+    (f"Step 0: {GOOD} Step 1: {GOOD} Step 2: {GOOD}", (True, True, True)),
+    (f"{GOOD}\n{BAD}\n{GOOD}", (True, False, True)),
+    (f"{GOOD} {BAD}", (True, False, False)),  # stops at the first wrong step
+    (BAD, (False, False, False)),
+    (rf"It boxes \boxed{{13}}. {GOOD} {GOOD} So \boxed{{5 + 7}}: {GOOD}", (True, True, True)),
+    (r"\boxed{Correct} \boxed{\text{correct}} \fbox{ INCORRECT. }", (True, True, False)),
+    (r"\boxed {correct} \boxed{**correct**} \boxed{\mathbf{incorrect}}", (True, True, False)),
+    (f"<think>{GOOD}, no: {BAD}, hm {BAD} {GOOD}</think>{GOOD} {BAD}", (True, False, False)),
+    (f"<think>{GOOD} {GOOD} {GOOD}</think>Is the solution correct? Yes", (True, True, True)),
+    (f"{GOOD} {GOOD}", "too_few"), (f"{GOOD}", "too_few"),
+    (f"{BAD} {BAD}", "too_few"),  # did not stop at the first
+    (f"{BAD} {GOOD}", "too_few"), (f"{GOOD} {GOOD} {GOOD} {GOOD}", "too_many"),
+    (f"{GOOD} {GOOD} {GOOD} {BAD}", "too_many"), (r"\boxed{2}", "no_verdict"),
+    (r"\boxed{partially correct}", "no_verdict"), (r"\boxed{correct", "no_verdict"),
+    ("All steps are correct.", "no_box"), ("", "no_box"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "verdicts"), STEP_VERDICTS)
 def test_a_verdict_for_every_step_is_read_in_order(text, verdicts):
     assert parse_step_verdicts(text, 3, WORDS) == verdicts
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        r"\boxed{" + " " * 500_000 + "x",
-        r"\boxed{" * 100_000,
-        (r"\boxed{" + " " * 50) * 10_000,
-        r"\boxed{" + "{" * 200_000,
-        r"\boxed{" + r"\text{a}" * 50_000,
-        "</think>" * 100_000,
-        r"\boxed" + "\t" * 1_000_000,
-        (r"\boxed{\text" + " " * 20) * 20_000,
-    ],
-)
+HOSTILE_CRITIQUES = [
+    r"\boxed{" + " " * 500_000 + "x", r"\boxed{" * 100_000, (r"\boxed{" + " " * 50) * 10_000,
+    r"\boxed{" + "{" * 200_000, r"\boxed{" + r"\text{a}" * 50_000, "</think>" * 100_000, r"\boxed" + "\t" * 1_000_000,
+    (r"\boxed{\text" + " " * 20) * 20_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE_CRITIQUES)
 def test_hostile_critiques_are_refused_in_linear_time(text):
     start = time.perf_counter()
     assert isinstance(parse_step_verdicts(text, 3, WORDS), str)
@@ -672,21 +558,17 @@ def test_what_fails_at_one_step_fails_the_trace():
     assert failed.failure == TOO_LONG
 
 
-@pytest.mark.parametrize(
-    ("text", "end"),
-    [
-        (r"so \boxed", r"so \boxed{"),
-        (r"so \boxed{\text", r"so \boxed{\text{"),
-        (r"so \boxed{\mathbf", r"so \boxed{\mathbf{"),
-        (r"so \boxed{incorrect}", r"so \boxed{"),
-        (r"so \boxed{ Correct. } and \boxed{incorrect}", r"so \boxed{"),
-        (r"so \boxed{\text{correct}}", r"so \boxed{\text{"),
-        (r"it boxes \boxed{4}: \boxed", r"it boxes \boxed{4}: \boxed{"),
-        (r"it boxes \boxed{4}", None),
-        (r"the set {x}, \boxed{incorrectly}", None),
-        ("correct", None),
-    ],
-)
+ANALYSES = [
+    (r"so \boxed", r"so \boxed{"), (r"so \boxed{\text", r"so \boxed{\text{"),
+    (r"so \boxed{\mathbf", r"so \boxed{\mathbf{"), (r"so \boxed{incorrect}", r"so \boxed{"),
+    (r"so \boxed{ Correct. } and \boxed{incorrect}", r"so \boxed{"),
+    (r"so \boxed{\text{correct}}", r"so \boxed{\text{"),
+    (r"it boxes \boxed{4}: \boxed", r"it boxes \boxed{4}: \boxed{"), (r"it boxes \boxed{4}", None),
+    (r"the set {x}, \boxed{incorrectly}", None), ("correct", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "end"), ANALYSES)
 def test_an_analysis_is_read_up_to_its_verdict(text, end):
     assert until_verdict(text, WORDS) == end
 

@@ -1,7 +1,5 @@
 """Hard negatives: what the rules make of each kind of answer, and what must hold for all of them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random
@@ -97,51 +95,31 @@ def test_composite_answers_change_in_one_place(answer, included):
     assert included <= set(rule_based(answer))
 
 
-@pytest.mark.parametrize(
-    ("answer", "excluded"),
-    [
-        (r"\frac{\sqrt{2}}{2}", "{-"),  # no sign in a denominator
-        (r"\frac{x}{2}", "{0}"),
-        ("4x-5y=-50", "--"),
-        ("2x", "0x"),
-        ("3x", "1x"),
-        (r"2\pi", "22"),
-        ("x_1", "_2"),
-        (r"\log_2 8", "_4"),
-        (r"\sqrt[3]{2}", "[5]"),
-        (r"5\text{ cm}^2", "^3"),
-        ("[0,1)", "[2,1)"),
-        ("007", "-"),
-    ],
-)
+LEFT_ALONE = [
+    (r"\frac{\sqrt{2}}{2}", "{-"),  # no sign in a denominator
+    (r"\frac{x}{2}", "{0}"), ("4x-5y=-50", "--"), ("2x", "0x"), ("3x", "1x"), (r"2\pi", "22"), ("x_1", "_2"),
+    (r"\log_2 8", "_4"), (r"\sqrt[3]{2}", "[5]"), (r"5\text{ cm}^2", "^3"), ("[0,1)", "[2,1)"), ("007", "-"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "excluded"), LEFT_ALONE)
 def test_structure_is_left_alone(answer, excluded):
     negatives = rule_based(answer)
     assert negatives
     assert not [negative for negative in negatives if excluded in negative]
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("(C)", ["(A)", "(B)", "(D)", "(E)"]),
-        (r"\text{(B)}", [r"\text{(A)}", r"\text{(C)}", r"\text{(D)}", r"\text{(E)}"]),
-        (r"(\text{E})", [r"(\text{A})", r"(\text{B})", r"(\text{C})", r"(\text{D})"]),
-        ("C", ["A", "B", "D", "E"]),
-        ("yes", ["no"]),
-        ("No", ["Yes"]),
-        ("TRUE", ["FALSE"]),
-        (r"\text{even}", [r"\text{odd}", r"\text{neither}"]),
-        (r"\text{East}", [r"\text{South}", r"\text{West}", r"\text{North}"]),
-        ("Navin", []),
-        ("all real numbers", []),
-        (r"\emptyset", []),
-        (r"(-\infty,\infty)", []),
-        ("(a,b)", []),
-        ("", []),
-        ("  ", []),
-        ("1" * 1000, []),
-    ],
-)
+NOT_NUMBERS = [
+    ("(C)", ["(A)", "(B)", "(D)", "(E)"]),
+    (r"\text{(B)}", [r"\text{(A)}", r"\text{(C)}", r"\text{(D)}", r"\text{(E)}"]),
+    (r"(\text{E})", [r"(\text{A})", r"(\text{B})", r"(\text{C})", r"(\text{D})"]), ("C", ["A", "B", "D", "E"]),
+    ("yes", ["no"]), ("No", ["Yes"]), ("TRUE", ["FALSE"]), (r"\text{even}", [r"\text{odd}", r"\text{neither}"]),
+    (r"\text{East}", [r"\text{South}", r"\text{West}", r"\text{North}"]), ("Navin", []), ("all real numbers", []),
+    (r"\emptyset", []), (r"(-\infty,\infty)", []), ("(a,b)", []), ("", []), ("  ", []), ("1" * 1000, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "expected"), NOT_NUMBERS)
 def test_answers_that_are_not_numbers(answer, expected):
     assert rule_based(answer) == expected
 
@@ -221,30 +199,17 @@ def test_the_prompt_shows_problem_solution_and_reference():
     assert "\\b" not in repr(prompt).replace("\\n", "")
 
 
-@pytest.mark.parametrize(
-    ("text", "answer", "expected"),
-    [
-        (" 36", "42", "36"),
-        ("\n\n 36\nbecause of a slip", "42", "36"),
-        ("Answer: 36.", "42", "36"),
-        ("The wrong final answer is $36$.", "42", "36"),
-        (r"\boxed{36}", "42", "36"),
-        ("36 apples", "42", "36 apples"),
-        ("They would get 36 instead", "42", "36"),
-        ("1. 36", "42", "36"),
-        ("**36**", "42", "36"),
-        ('"36"', "42", "36"),
-        (r"It would be $\frac{1}{3}$ then", r"\frac12", r"\frac{1}{3}"),
-        (r"$(2, 3)$", "(1, 2)", "(2, 3)"),
-        ("x + 2", "x + 1", "x + 2"),
-        ("(B)", "(C)", "(B)"),
-        ("Wednesday", "Tuesday", "Wednesday"),
-        ("I am not sure", "42", None),
-        ("", "42", None),
-        ("...", "x", None),
-        ("blah " * 40, "x", None),
-    ],
-)
+SAMPLES = [
+    (" 36", "42", "36"), ("\n\n 36\nbecause of a slip", "42", "36"), ("Answer: 36.", "42", "36"),
+    ("The wrong final answer is $36$.", "42", "36"), (r"\boxed{36}", "42", "36"), ("36 apples", "42", "36 apples"),
+    ("They would get 36 instead", "42", "36"), ("1. 36", "42", "36"), ("**36**", "42", "36"), ('"36"', "42", "36"),
+    (r"It would be $\frac{1}{3}$ then", r"\frac12", r"\frac{1}{3}"), (r"$(2, 3)$", "(1, 2)", "(2, 3)"),
+    ("x + 2", "x + 1", "x + 2"), ("(B)", "(C)", "(B)"), ("Wednesday", "Tuesday", "Wednesday"),
+    ("I am not sure", "42", None), ("", "42", None), ("...", "x", None), ("blah " * 40, "x", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "answer", "expected"), SAMPLES)
 def test_parse_sample(text, answer, expected):
     assert parse_sample(text, answer) == expected
 

@@ -1,7 +1,5 @@
 """Normalised scores against values worked out by hand, and what must hold for all scores."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

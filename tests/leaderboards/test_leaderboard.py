@@ -1,12 +1,9 @@
 """Leaderboard files, the rows that runs become, and ``leaderboard add`` and ``show``."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,15 +22,9 @@ from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, port
 from cpmi_eval.records import read_run, trace_set
 from cpmi_eval.store import to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", *(one for one in os.environ if one.startswith("CPMI_EVAL_"))):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +36,6 @@ def published_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         (folder / path.name).write_text("".join(line for line in lines if '"published"' in line), encoding="utf-8")
         assert name in files.found(folder)
     monkeypatch.setattr(files, "shipped", lambda: files.found(folder))
-
-
-# --- rows and their form --------------------------------------------------------------------------------------------
 
 
 def part(f1: Value, traces: str = A, scored: int = 400) -> Part:
@@ -240,9 +228,6 @@ def test_paths_of_a_machine_are_cut_to_their_last_name() -> None:
     assert portable({"a": ["/x/y", 3, None], "b": True}) == {"a": ["y", 3, None], "b": True}
     for text in ("org/name", "runs/prm", "1 / 2", "/", "and/or", "The answer is {answer}/2", "~5", "\\boxed{x}"):
         assert portable(text) == text
-
-
-# --- from runs to rows ----------------------------------------------------------------------------------------------
 
 
 def run(name: str, limit: int | None = 12, **changes: Any) -> Path:
@@ -443,9 +428,6 @@ def test_a_run_that_lacks_something_is_named() -> None:
         row_of(read_run(path))
 
 
-# --- leaderboard add ------------------------------------------------------------------------------------------------
-
-
 def test_add_says_what_it_did(cli: Cli) -> None:
     run("random"), run("constant")
     done = cli("leaderboard", "add", "random", "constant")
@@ -479,9 +461,6 @@ def test_add_refuses_a_run_that_is_not_finished_and_adds_nothing(cli: Cli) -> No
     assert "constant is not finished" in done.err
     assert not Path("leaderboards").exists()
     assert "absent is not a run directory" in cli("leaderboard", "add", "absent").err
-
-
-# --- leaderboard show -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -635,7 +614,7 @@ def test_runs_are_ranked_by_their_intervals_and_a_paired_test(cli: Cli, monkeypa
     found = rows_of(cli(*show, "--sort", "acc_correct"))
     assert [(row["scorer"], row["rank"]) for row in found] == [("constant", [1, 1]), ("random", [2, 2])]
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] == [[1, 2], [1, 2]]
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     monkeypatch.setattr(paired, "separated", lambda runs, part, metric: {(1, 0)})
     assert [row["rank"] for row in rows_of(cli(*show, "--sort", "step_auc"))] in ([[1, 1], [2, 2]], [[2, 2], [1, 1]])

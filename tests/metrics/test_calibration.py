@@ -1,7 +1,5 @@
 """Shares with Wilson's interval, reliability bins, calibration error, Brier score."""
 
-from __future__ import annotations
-
 import json
 import math
 import random
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
+from cpmi_eval.analysis.diagnostics import plain
 from cpmi_eval.metrics.calibration import BINS, calibration, reliability, share
 
 
@@ -124,7 +123,7 @@ def test_bins_hold_everything_whatever_the_order(pairs: list[tuple[int, float]],
 
 
 def test_as_json() -> None:
-    document = json.loads(json.dumps(calibration([1, 0], [0.95, 0.05]).as_dict(), allow_nan=False))
+    document = json.loads(json.dumps(plain(calibration([1, 0], [0.95, 0.05])), allow_nan=False))
     assert list(document) == ["n", "share_good", "ece", "brier", "brier_of_share", "bins", "reason"]
     assert document["bins"][0] == {
         "low": 0.0,

@@ -1,7 +1,5 @@
 """What metrics say of themselves."""
 
-from __future__ import annotations
-
 import pytest
 
 from cpmi_eval import registry

@@ -1,7 +1,5 @@
 """Intervals: resampling is a weighting, weightings are recounts, and whole problems are drawn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

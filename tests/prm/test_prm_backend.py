@@ -1,7 +1,5 @@
 """The ``prm`` backend: both scorers agree, nothing is random or run from a checkpoint, failures stay on their trace."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle
@@ -254,7 +252,8 @@ def test_a_family_is_one_yaml_file(tmp_path: Path) -> None:
     family.write_text(
         "{name: mine, summary: scalar head at a sign, source: none, native_threshold: 0, aggregation: min,\n"
         "input: {form: plain, step: '{step}', marker: '+', join: ids, exclusive: false},\n"
-        "read: {at: marker, head: {kind: scalar, layers: [{weight: reward.weight, bias: reward.bias}]}, transform: {kind: identity}}}\n"
+        "read: {at: marker, head: {kind: scalar, layers: [{weight: reward.weight, bias: reward.bias}]},\n"
+        "  transform: {kind: identity}}}\n"
     )
     found = opened(folder, str(family))
     assert found.describe().spec["name"] == "mine"  # type: ignore[index]

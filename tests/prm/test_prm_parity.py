@@ -5,8 +5,6 @@ sequence goes through the plain transformers model, positions are counted by han
 the raw tensors.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

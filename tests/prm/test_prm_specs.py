@@ -1,7 +1,5 @@
 """PRM specs: what is refused, which checkpoint is of which family, and the ids and read positions of each family."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The traces that the example loop is trained on have their error where the label says."""
 
-from __future__ import annotations
-
 import importlib.util
 import random
 

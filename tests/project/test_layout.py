@@ -1,7 +1,5 @@
 """How the tests lie: in the folders of the rooms, and none leans on another."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reference rows are complete, in our units, and each says where it comes from."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The GitHub Actions example does what it says: its commands are run, on a labeler that needs no model."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

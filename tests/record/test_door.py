@@ -1,7 +1,5 @@
 """The door between bytes and objects: strict about kinds, and one typed error for whatever is damaged."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -1,7 +1,5 @@
 """A run directory: what is on disk at every moment, and who may write to it."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

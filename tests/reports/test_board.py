@@ -1,7 +1,5 @@
 """Ranking: within a kind, apart by the use of the reference answer, as ranges wherever rows are not separated."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any
@@ -113,12 +111,9 @@ def test_a_run_without_a_value_can_be_ranked_by_cost() -> None:
     assert places([row("a", None, seconds=2.0), row("b", 0.5, seconds=1.0)], "wall_seconds") == {"a": "2", "b": "1"}
 
 
-# --- the paired test ------------------------------------------------------------------------------------------------
-
-
 def with_test(values: list[Value], pairs: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Rank rows a, b, c, ... of which all but the last are runs; ``pairs``: what the paired test tells apart."""
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     names = "abcdefgh"[: len(values)]
     runs = [Run(Path(name), {}, ()) for name in names[:-1]]
@@ -159,7 +154,7 @@ def test_of_runs_without_intervals_the_test_alone_decides(monkeypatch: pytest.Mo
 
 
 def test_costs_need_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpmi_eval.metrics import paired
+    from cpmi_eval.analysis import paired
 
     monkeypatch.delattr(paired, "separated")
     (board,) = boards([(row("a", seconds=1.0), 0), (row("b", seconds=2.0), 1)])
@@ -167,9 +162,6 @@ def test_costs_need_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
         "1",
         "2",
     ]
-
-
-# --- boards ---------------------------------------------------------------------------------------------------------
 
 
 def part(traces: str, total: int = 10, limit: float | None = None) -> Part:

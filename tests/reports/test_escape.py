@@ -1,7 +1,5 @@
 """Text of models and users in every form of output: nothing of it is taken for a command, markup or a formula."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io

@@ -6,9 +6,6 @@ package is needed. As root it needs ``--no-sandbox``. Debian and Ubuntu's ``apt-
 ``CHROMIUM`` names another executable. Where there is none, :data:`MISSING` says so and tests skip.
 """
 
-from __future__ import annotations
-
-import base64
 import fcntl
 import json
 import os
@@ -19,23 +16,15 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 EXECUTABLE = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = None if EXECUTABLE else "no chromium here: `apt-get install chromium`, or name one in CHROMIUM"
 FLAGS = (
-    "--headless=new",
-    "--remote-debugging-pipe",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--disable-extensions",
-    "--disable-gpu",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
+    "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions",
+    "--disable-gpu", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
 # A process of its own moves the descriptors to 3 and 4: doing so in this one could close what it uses.
 LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
@@ -76,7 +65,7 @@ class Browser:
         self._to, self._from = to_write, from_read
         self._session: str | None = None
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         try:
             targets = self.call("Target.getTargets")["targetInfos"]
             page = next(one["targetId"] for one in targets if one["type"] == "page")
@@ -220,8 +209,3 @@ class Browser:
         )
         self.call("Input.insertText", text=text)
         self.settle()
-
-    def screenshot(self, path: Path, *, full: bool = False) -> None:
-        """Write a PNG of the window, or of the whole page."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
-        path.write_bytes(base64.b64decode(shot["data"]))

@@ -1,7 +1,5 @@
 """What a call of the command line gives back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -12,8 +12,6 @@ Its ``cpmi-eval`` lines are still parsed, and their settings checked. Of a block
 * a ``pyproject.toml`` is installed: its entry points are found.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

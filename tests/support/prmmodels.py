@@ -6,8 +6,6 @@ returned :class:`Checkpoint` keeps the plain transformers model and the raw head
 scores without anything of this package.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A backend that plays back scripted completions, and a task that asks for sums: rollouts without a model."""
 
-from __future__ import annotations
-
 import json
 import random
 from typing import ClassVar

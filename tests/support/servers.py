@@ -4,8 +4,6 @@ A server runs under this file as its launcher, which reads a pipe that only the 
 that process die without a word, the pipe closes and the server ends itself.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import runpy

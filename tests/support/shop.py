@@ -1,9 +1,7 @@
 """A task of 13 traces, labelers that score them all alike, and a backend that counts what it is asked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from cpmi_eval import Gold, Item, RunResult, StepScores, Tokens, Trace
 from cpmi_eval.description import ModelDescription
@@ -71,7 +69,7 @@ class Counting:
             raise ModelError("no model 'absent'")
 
     @classmethod
-    def open(cls, options: BackendOptions) -> Counting:
+    def open(cls, options: BackendOptions) -> Self:
         cls.opened.append(options)
         return cls()
 

@@ -1,7 +1,5 @@
 """Texts that people see, kept as files. UPDATE_SNAPSHOTS=1 rewrites them; read the diff before keeping it."""
 
-from __future__ import annotations
-
 import difflib
 import os
 

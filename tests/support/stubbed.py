@@ -1,7 +1,5 @@
 """The server backend on a stub: as a backend whose waits take no time, and as a run of the command's."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading
@@ -12,7 +10,7 @@ from stubserver import Fault, Stub
 
 import cpmi_eval
 from cpmi_eval.backends.server import ServerBackend
-from cpmi_eval.backends.serving.config import ServerSettings
+from cpmi_eval.backends.server.requests import ServerSettings
 from cpmi_eval.protocols import BackendOptions
 
 MC = {"n": 3, "max_new_tokens": 12, "chat": False}

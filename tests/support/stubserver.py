@@ -5,8 +5,6 @@ model. A fault is a function that is given the handler of a request and the repl
 its place (and return True), or change the reply.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -18,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 JSON = dict[str, Any]
 Fault = Callable[["Handler", JSON], bool]
@@ -275,7 +273,7 @@ class Stub:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
-    def __enter__(self) -> Stub:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """Tiny random models of real architectures and a small byte-level BPE tokenizer: numerics in milliseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

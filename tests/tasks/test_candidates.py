@@ -1,7 +1,5 @@
 """Candidates: the file, its way to the benchmark's problems, steps, grading and groups of equal answers."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -18,9 +16,8 @@ from cpmi_eval import registry
 from cpmi_eval.errors import DataError, UnknownNameError, UsageError
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.tasks.candidates import Line, Solution, read_candidates
-from cpmi_eval.tasks.problems import Problem, load_problems
 from cpmi_eval.tasks.selection import grade, split_steps
-from cpmi_eval.types import TaskData
+from cpmi_eval.types import Problem, TaskData
 
 GSM8K = [
     {"question": "Tom has 3 apples and buys 4. How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},
@@ -66,25 +63,23 @@ def load(hub: Path, *lines: Any, task: str = "gsm8k", subset: tuple[str, ...] = 
 
 
 def test_problems_carry_answers_and_groups(hub: Path) -> None:
-    assert [(one.id, one.answer, one.groups) for one in load_problems("gsm8k", "test", hub)[0]] == [
+    assert [(one.id, one.answer, one.groups) for one in registry.load("tasks", "gsm8k")().problems("test", hub)[0]] == [
         ("gsm8k-test-0", "7", {}),
         ("gsm8k-test-1", "2400", {}),
     ]
-    assert load_problems("gsm8k", "train", hub)[0][0].id == "gsm8k-train-0"
-    assert [(one.id, one.answer, one.groups) for one in load_problems("math", "test", hub)[0]] == [
+    assert registry.load("tasks", "gsm8k")().problems("train", hub)[0][0].id == "gsm8k-train-0"
+    assert [(one.id, one.answer, one.groups) for one in registry.load("tasks", "math")().problems("test", hub)[0]] == [
         ("math-test-0", "2", {"level": "1", "subject": "Algebra"}),
         ("math-test-1", "0", {"level": "?", "subject": "Algebra"}),
     ]
-    ((eight,), (origin,)) = load_problems("math", "math500", hub)
+    ((eight,), (origin,)) = registry.load("tasks", "math")().problems("math500", hub)
     assert (eight.id, eight.groups) == ("math-math500-0", {"level": "2", "subject": "Prealgebra"})
     assert origin.name == "HuggingFaceH4/MATH-500/test.jsonl"
 
 
 def test_problems_of_nothing(hub: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'math500'"):
-        load_problems("math", "math50", hub)
-    with pytest.raises(UnknownNameError, match="unknown benchmark 'aime'"):
-        load_problems("aime", "test", hub)
+        registry.load("tasks", "math")().problems("math50", hub)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ def test_problems_of_nothing(hub: Path) -> None:
 def test_a_damaged_benchmark_names_the_row(hub: Path, row: dict[str, str], message: str) -> None:
     (hub / "openai/gsm8k/test.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match=message):
-        load_problems("gsm8k", "test", hub)
+        registry.load("tasks", "gsm8k")().problems("test", hub)
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -173,7 +168,7 @@ def test_settings_are_checked(hub: Path) -> None:
     some = line(GSM8K[0]["question"], "7")
     with pytest.raises(UnknownNameError, match=r"unknown split 'lines'\. Did you mean 'line'"):
         load(hub, some, split="lines")
-    with pytest.raises(UnknownNameError, match="unknown subset of the task gsm8k 'tests'"):
+    with pytest.raises(UnknownNameError, match="unknown subset 'tests'"):
         load(hub, some, subset=("tests",))
     with pytest.raises(UsageError, match="one subset of gsm8k; choose one of test, train"):
         load(hub, some, subset=("test", "train"))
@@ -255,17 +250,14 @@ def test_what_is_empty_is_kept_apart(hub: Path) -> None:
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("solution", "auto", "blank", "by_line"),
-    [
-        ("a\nb\n", ["a", "b"], ["a\nb"], ["a", "b"]),
-        ("a\nb\n \t\nc", ["a\nb", "c"], ["a\nb", "c"], ["a", "b", "c"]),
-        ("\n\n a\nb \n\n", ["a", "b"], ["a\nb"], ["a", "b"]),
-        ("a\r\n\r\n\r\nb", ["a", "b"], ["a", "b"], ["a", "b"]),
-        ("one", ["one"], ["one"], ["one"]),
-        (" \n\n ", [], [], []),
-    ],
-)
+STEPS = [
+    ("a\nb\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\nb\n \t\nc", ["a\nb", "c"], ["a\nb", "c"], ["a", "b", "c"]),
+    ("\n\n a\nb \n\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\r\n\r\n\r\nb", ["a", "b"], ["a", "b"], ["a", "b"]),
+    ("one", ["one"], ["one"], ["one"]), (" \n\n ", [], [], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("solution", "auto", "blank", "by_line"), STEPS)
 def test_steps(solution: str, auto: list[str], blank: list[str], by_line: list[str]) -> None:
     assert list(split_steps(solution, "auto")) == auto
     assert list(split_steps(solution, "blank")) == blank

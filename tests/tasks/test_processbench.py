@@ -158,9 +158,9 @@ def test_malformed_file(data_dir, content):
 
 
 def test_unknown_names(data_dir):
-    with pytest.raises(UnknownNameError, match=r"unknown subset of the task processbench 'gsm8'. Did you mean 'gsm8k'"):
+    with pytest.raises(UnknownNameError, match=r"unknown subset 'gsm8'. Did you mean 'gsm8k'"):
         load(data_dir, "gsm8")
-    with pytest.raises(UnknownNameError, match="unknown setting of the task processbench 'shots'"):
+    with pytest.raises(UnknownNameError, match="unknown setting 'shots'"):
         ProcessBench().load(LoadOptions(args={"shots": 3}))
 
 

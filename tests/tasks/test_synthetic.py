@@ -1,8 +1,7 @@
 """The synthetic task against an oracle that reads its texts and shares no code with it."""
 
-from __future__ import annotations
-
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, replace
@@ -26,7 +25,6 @@ from cpmi_eval.tasks.synthetic import (
     Step,
     Synthetic,
     build,
-    read_settings,
     solve,
     spoilings,
 )
@@ -338,33 +336,26 @@ def test_is_a_registered_task() -> None:
 def test_subsets_and_data_dir(tmp_path: Path) -> None:
     options = LoadOptions(subsets=("arithmetic",), data_dir=tmp_path / "absent", args={"n": 3})
     assert Synthetic().load(options).items == load(n=3)
-    with pytest.raises(UnknownNameError, match=r"unknown subset 'arithmetics'. Did you mean 'arithmetic'\?"):
+    with pytest.raises(UnknownNameError, match=r"unknown subset .* Did you mean 'arithmetic'\?"):
         Synthetic().load(LoadOptions(subsets=("arithmetic", "arithmetics")))
-
-
-def test_settings_from_text_or_numbers() -> None:
-    args = {"n": "12", "min_steps": "4", "max_steps": "9", "error_share": "0.25"}
-    assert read_settings(args) == Settings(12, 4, 9, 0.25)
-    assert read_settings({"n": 12, "error_share": 1}) == Settings(n=12, error_share=1.0)
-    assert read_settings(None) == read_settings({}) == Settings(200, 3, 7, 0.5)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "limits"),
     [
-        *(("n", value, "whole number from 1 to 100000") for value in (0, -1, 100_001, "many", "1.5", 2.0, True, None)),
-        *(("min_steps", value, "whole number from 2 to 20") for value in (1, 21, "", [3])),
-        *(("max_steps", value, "whole number from 2 to 20") for value in (1, "21")),
-        *(("error_share", value, "number from 0 to 1") for value in (-0.1, "1.01", "nan", "inf", False, "half")),
+        *(("n", value, "whole number between 1 and 100000") for value in (0, -1, 100_001, "many", 2.0, True, None)),
+        *(("min_steps", value, "whole number between 2 and 20") for value in (1, 21, "", [3])),
+        *(("max_steps", value, "whole number between 2 and 20") for value in (1, 21)),
+        *(("error_share", value, "number between 0.0 and 1.0") for value in (-0.1, 1.01, math.nan, False, "half")),
     ],
 )
 def test_bad_values_are_refused(name: str, value: object, limits: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"{name}={value!r}: expected a {limits}")):
+    with pytest.raises(UsageError, match=re.escape(f"{name} must be a {limits}, not {value!r}")):
         load(**{name: value})
 
 
 def test_unknown_and_contradictory_settings_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown setting 'max_step'\. Did you mean 'max_steps'"):
+    with pytest.raises(UnknownNameError, match=r"unknown synthetic task setting 'max_step'\. Did you mean 'max_steps'"):
         load(max_step=4)
     with pytest.raises(UsageError, match="min_steps=9 is more than max_steps=7"):
         load(min_steps=9)

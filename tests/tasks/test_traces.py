@@ -1,7 +1,5 @@
 """Traces of one's own as a task: what a line may be, and what a run says of traces that nobody has annotated."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -123,7 +121,7 @@ def test_a_file_that_is_missing_or_empty_and_an_unknown_subset() -> None:
     write("")
     with pytest.raises(DataError, match=r"mine.jsonl holds no traces"):
         load()
-    with pytest.raises(UnknownNameError, match="unknown subset of the task traces 'test'"):
+    with pytest.raises(UnknownNameError, match="unknown subset 'test'"):
         load(subsets=("test",))
 
 

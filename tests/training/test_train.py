@@ -1,7 +1,5 @@
 """Training learns, counts steps and nothing else, resumes to the same weights, and saves what `--prm` reads."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -9,7 +9,6 @@ import numpy as np
 
 from cpmi_eval.metrics.calibration import calibration
 from cpmi_eval.metrics.outcome import Outcome
-from cpmi_eval.metrics.ranking import labelled_steps
 from cpmi_eval.reports.page.boards import significant
 from cpmi_eval.types import JSON
 
@@ -53,12 +52,6 @@ def ending(outcome: Outcome, *, failed: bool) -> str:
     if gold < 0:
         return "false alarm"
     return "too early" if prediction < gold else "too late"
-
-
-def steps_of(outcomes: Sequence[Outcome]) -> tuple[list[int], list[float]]:
-    """Return labels (1 good, 0 first error) and scores of all annotated steps of scored traces."""
-    pairs = [labelled_steps(outcome) for outcome in outcomes]
-    return [one for labels, _ in pairs for one in labels], [one for _, scores in pairs for one in scores]
 
 
 def roc(labels: Sequence[int], scores: Sequence[float]) -> JSON:

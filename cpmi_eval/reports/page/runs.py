@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.leaderboards.schema import portable
+from cpmi_eval.metrics import ranking
 from cpmi_eval.records import Record, trace_set
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.page import curves
@@ -207,7 +208,8 @@ def _failures(run: Run) -> list[list[Any]]:
 def _part(run: Run, part: str, place: int, own: TraceSet) -> JSON:
     records, outcomes = run.parts[part], run.outcomes(part)
     value = run.summary["threshold"].get("value")
-    labels, scores = curves.steps_of(outcomes)
+    steps = ranking.compute(outcomes)
+    labels, scores = steps.labels.tolist(), steps.scores.tolist()
     ends = {
         record.id: curves.ending(outcome, failed=record.error is not None)
         for record, outcome in zip(records, outcomes[: len(records)], strict=True)

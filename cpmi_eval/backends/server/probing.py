@@ -14,22 +14,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-from cpmi_eval.backends.serving import dialects
-from cpmi_eval.backends.serving.alignment import align
-from cpmi_eval.backends.serving.client import Request
-from cpmi_eval.backends.serving.config import ServerSettings
-from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.backends.serving.replies import (
-    Listed,
-    choice_of,
-    listed,
-    listed_prompt,
-    quoted,
-    shown,
-    total,
-    usage_of,
-    written,
-)
+from cpmi_eval.backends.server import dialects, replies
+from cpmi_eval.backends.server.alignment import align
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.replies import Listed, choice_of, quoted, shown, usage_of, written
+from cpmi_eval.backends.server.requests import Request, ServerSettings
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import JSON, Failure, Sampling
 
@@ -81,11 +70,7 @@ def canary(own: ServerSettings) -> Request:
 
 
 def answer(own: ServerSettings, reply: JSON) -> str | None:
-    """Return the name that the server answers as (``None``: it gives none).
-
-    Raises:
-        RequestError: the reply to :func:`canary` is none that a run could work with.
-    """
+    """Return the name that the server answers :func:`canary` as (``None``: it gives none); RequestError where amiss."""
     written(reply, None)
     name = reply.get("model")
     if name is None:
@@ -99,41 +84,36 @@ def answer(own: ServerSettings, reply: JSON) -> str | None:
 
 
 def dialect(own: ServerSettings, owner: object, ask: Ask) -> str:
-    """Return whose fields the server takes: those it accepts, and refuses when their values make no sense."""
+    """Return whose fields the server takes: those it accepts, and refuses when their values make no sense.
+
+    ``owner``: whom it names as the owner of its models.
+    """
     if own.extra != "auto":
         return own.extra
-    known = dialects.of_owner(owner)
-    if known is not None:
-        return known
-    return next((name for name in dialects.PROBED if _takes(own, name, ask)), "none")
+    known = dialects.OWNERS.get(str(owner).casefold())
+    return known or next((name for name in dialects.PROBED if _takes(own, name, ask)), "none")
 
 
 def _takes(own: ServerSettings, name: str, ask: Ask) -> bool:
+    def refusal(extra: JSON) -> RequestError | None:
+        try:
+            written(ask(Request(own.api, plain(own, QUESTION, 1), extra)), None)
+        except RequestError as fault:
+            return fault
+        return None
+
     sensible = dialects.fields(name, Sampling(1, temperature=0.0))
-    if isinstance(_tried(own, sensible, ask), RequestError):
+    if refusal(sensible):
         return False
     for wrong in dialects.NONSENSE[name]:
-        result = _tried(own, {**sensible, **wrong}, ask)
-        if not isinstance(result, RequestError) or result.status is None:  # not every server says 422; some say 500
+        fault = refusal({**sensible, **wrong})
+        if fault is None or fault.status is None:  # not every server says 422; some say 500
             return False
-    return not isinstance(_tried(own, sensible, ask), RequestError)  # it was the fields, not the server
-
-
-def _tried(own: ServerSettings, extra: JSON, ask: Ask) -> JSON | RequestError:
-    try:
-        reply = ask(Request(own.api, plain(own, QUESTION, 1), extra))
-        written(reply, None)
-    except RequestError as fault:
-        return fault
-    return reply
+    return refusal(sensible) is None  # it was the fields, not the server
 
 
 def sampling(own: ServerSettings, chosen: str, ask_all: AskAll) -> Sampled:
-    """Draw short texts under SEEDS at the same time.
-
-    Raises:
-        RequestError: one of the requests failed.
-    """
+    """Draw short texts under SEEDS at the same time; RequestError where one fails."""
     extra = dialects.fields(chosen, Sampling(12, temperature=1.5))
     fields = plain(own, STORY, 12, temperature=1.5)
     texts: list[str] = []
@@ -180,7 +160,7 @@ def scored(own: ServerSettings, mode: str, text: str) -> Request:
 def prompt_list(mode: str, reply: JSON, model: str | None) -> Listed:
     """Return the tokens that the reply to :func:`scored` lists; raises RequestError where it lists none."""
     choice = choice_of(reply, model)
-    return listed(choice, usage_of(reply).completion) if mode == "echo" else listed_prompt(choice)
+    return replies.listed(choice, usage_of(reply).completion) if mode == "echo" else replies.listed_prompt(choice)
 
 
 def scoring(own: ServerSettings, ask: Ask) -> Scoring:
@@ -192,7 +172,7 @@ def scoring(own: ServerSettings, ask: Ask) -> Scoring:
     try:
         reply = ask(Request("completions", fields))
         spoken = written(reply, None).text
-        made = listed(choice_of(reply, None), usage_of(reply).completion)
+        made = prompt_list("echo", reply, None)
     except RequestError as fault:
         return Scoring(None, {"logprobs": shown(fault.failure.message)})
     reasons: JSON = {}
@@ -209,29 +189,25 @@ def scoring(own: ServerSettings, ask: Ask) -> Scoring:
 
 
 def _compare(found: Listed, made: Listed, text: str, spoken: str, counted: int, bos: str) -> int:
-    """Return how many tokens of the prompt are not listed.
-
-    Raises:
-        RequestError: the log-probabilities are not those which generating the same tokens gave.
-    """
+    """How many tokens of the prompt are not listed; RequestError where generating them gave other log-probabilities."""
     place = align(found.tokens, text + spoken, found.generated, bos)
-    unlisted = counted - place.skipped - len(place.low)
+    end = place.skipped + len(place.ends)
+    unlisted = counted - end
     if unlisted not in (0, 1):
         raise RequestError("unaligned", f"of {counted} tokens in the prompt, {unlisted} are missing from the list")
     start = place.skipped + place.first_after(len(text))
     compared = 0
     pairs = zip(found.tokens[start:], found.logprobs[start:], made.tokens, made.logprobs, strict=False)
-    for token, value, other, expected in islice(pairs, place.skipped + len(place.low) - start):
+    for token, value, other, expected in islice(pairs, end - start):
         if token != other:
             break
-        if abs(total([value]) - total([expected])) > TOLERANCE:
+        if abs(replies.total([value]) - replies.total([expected])) > TOLERANCE:
             numbers = f"{value:.3f} when it is read and {expected:.3f} when it is generated"
             raise RequestError("unaligned", f"{quoted(token)} has log-probability {numbers}: {MISPLACED}")
         compared += 1
     if not compared:
-        raise RequestError(
-            "unaligned", f"{quoted(spoken)} is cut into other tokens when it is read than when generated"
-        )
+        cut = "is cut into other tokens when it is read than when generated"
+        raise RequestError("unaligned", f"{quoted(spoken)} {cut}")
     return unlisted
 
 

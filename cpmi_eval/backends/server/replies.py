@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from cpmi_eval.backends.serving.faults import RequestError
+from cpmi_eval.backends.server.faults import RequestError
 from cpmi_eval.types import JSON, Tokens
 
 SHOWN_CHARACTERS = 200
@@ -17,17 +16,13 @@ TIMES_TOKENS, MORE_TOKENS = 4, 64
 TEMPLATE_TOKENS = 65_536  # that a chat template may add to a prompt
 TOO_LONG = ("context length", "context window", "context size", "maximum context", "too long", "exceeds the available")
 FINISHES: dict[str, Literal["stop", "length"]] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence"), "stop"),
     "length": "length",
 }
 NO_PROBABILITY = -9998.0  # servers write -9999 for minus infinity, which JSON lacks
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as the server counts them; ``cached`` of the prompt's were not computed."""
 
     prompt: int
@@ -40,8 +35,7 @@ class Usage:
         return Tokens(requested, requested - self.cached, self.completion)
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """The text of one completion."""
 
     text: str
@@ -49,8 +43,7 @@ class Written:
     usage: Usage
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """Tokens of a text and their log-probabilities; ``None`` where the server gives none.
 
     ``generated``: how many of them at the end were generated.
@@ -80,21 +73,11 @@ def is_too_long(message: str) -> bool:
 
 
 def choice_of(reply: JSON, model: str | None) -> JSON:
-    """Return the first choice of a reply.
-
-    Args:
-        reply: the body.
-        model: the name that the server must answer as; ``None``: any.
-
-    Raises:
-        RequestError: an error in a body that came with 200, another model's answer, or no choice.
-    """
-    if reply.get("error"):
-        error = reply["error"]
+    """Return the first choice of a reply; RequestError where there is none, or ``model`` is not who answers."""
+    if error := reply.get("error"):
         message = error.get("message", error) if isinstance(error, dict) else error
-        raise RequestError(
-            "too_long" if is_too_long(str(message)) else "server_error", f"an error with 200: {shown(message)}"
-        )
+        kind = "too_long" if is_too_long(str(message)) else "server_error"
+        raise RequestError(kind, f"an error with 200: {shown(message)}")
     if model is not None and reply.get("model") != model:
         raise RequestError("wrong_model", f"{quoted(reply.get('model'))} answered where {model!r} was asked")
     choices = reply.get("choices")
@@ -104,44 +87,34 @@ def choice_of(reply: JSON, model: str | None) -> JSON:
 
 
 def check_counts(reply: JSON, asked: JSON) -> None:
-    """Refuse a reply that counts more tokens than the request can have taken: they would be booked as its cost.
+    """Refuse (RequestError) a reply that counts more tokens than can be: they would be booked as its cost.
 
-    Args:
-        reply: the body.
-        asked: the fields of the request: ``max_tokens``, and ``prompt`` or ``messages``.
-
-    Raises:
-        RequestError: it counts a longer completion than was allowed, or a prompt of more tokens than it has bytes.
+    ``asked``: the fields of the request. A completion may be longer than was allowed, but not by far; a prompt has no
+    more tokens than bytes.
     """
     usage = reply.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
     texts = [asked["prompt"]] if "prompt" in asked else [one["content"] for one in asked["messages"]]
-    most = {
-        "prompt_tokens": sum(len(text.encode()) for text in texts) + TEMPLATE_TOKENS,
-        "completion_tokens": TIMES_TOKENS * asked["max_tokens"] + MORE_TOKENS,
-    }
-    for name, limit in most.items():
-        count = counts.get(name)
+    for name, limit in (
+        ("prompt_tokens", sum(len(text.encode()) for text in texts) + TEMPLATE_TOKENS),
+        ("completion_tokens", TIMES_TOKENS * asked["max_tokens"] + MORE_TOKENS),
+    ):
+        count = usage.get(name) if isinstance(usage, dict) else None
         if isinstance(count, int) and count > limit:
             raise RequestError("no_usage", f"the reply counts {count} {name}, of at most {limit}, which cannot be")
 
 
 def usage_of(reply: JSON) -> Usage:
-    """Return the usage of a reply.
-
-    Raises:
-        RequestError: there is none, or one that cannot be.
-    """
+    """Return the usage of a reply; RequestError where there is none, or one that cannot be."""
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         raise RequestError("no_usage", "the reply does not say how many tokens it took; costs would be unknown")
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    counts = (usage.get("prompt_tokens"), 0 if cached is None else cached, usage.get("completion_tokens", 0))
+    counts: Any = (usage.get("prompt_tokens"), 0 if cached is None else cached, usage.get("completion_tokens", 0))
     whole = all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
-    if not whole or counts[0] == 0 or counts[1] > counts[0]:  # type: ignore[operator]
+    if not whole or counts[0] == 0 or counts[1] > counts[0]:
         raise RequestError("no_usage", f"the reply counts its tokens as {shown(usage)}, which cannot be")
-    return Usage(*counts)  # type: ignore[arg-type]
+    return Usage(*counts)
 
 
 def written(reply: JSON, model: str | None, stop: Sequence[str] = ()) -> Written:
@@ -151,35 +124,25 @@ def written(reply: JSON, model: str | None, stop: Sequence[str] = ()) -> Written
         RequestError: see :func:`choice_of` and :func:`usage_of`; or no text, or an end that was not reached.
     """
     choice, usage = choice_of(reply, model), usage_of(reply)
-    text = _text(choice)
-    finish = FINISHES.get(str(choice.get("finish_reason")))
+    message, reason = choice.get("message"), choice.get("finish_reason")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if text is None and isinstance(message, dict) and reason == "length":
+        text = ""  # cut off while it was still thinking, in a field of its own
+    if not isinstance(text, str):
+        raise RequestError("bad_response", f"a completion without text: {shown(choice)}")
+    finish = FINISHES.get(str(reason))
     if finish is None:
-        raise RequestError("bad_response", f"a completion that finished with {quoted(choice.get('finish_reason'))}")
+        raise RequestError("bad_response", f"a completion that finished with {quoted(reason)}")
     if text and usage.completion == 0:
         raise RequestError("no_usage", f"the reply counts 0 tokens for a completion of {len(text)} characters")
     ends = [at for at in (text.find(one) for one in stop) if at >= 0]
     return Written(text[: min(ends)], "stop", usage) if ends else Written(text, finish, usage)
 
 
-def _text(choice: JSON) -> str:
-    message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else choice.get("text")
-    if text is None and isinstance(message, dict) and choice.get("finish_reason") == "length":
-        return ""  # cut off while it was still thinking, in a field of its own
-    if not isinstance(text, str):
-        raise RequestError("bad_response", f"a completion without text: {shown(choice)}")
-    return text
-
-
 def listed(choice: JSON, generated: int) -> Listed:
-    """Return the tokens and log-probabilities of a choice in the form of the completions API (``logprobs``).
+    """Return the tokens and log-probabilities in a choice of the completions API; RequestError where there are none.
 
-    Args:
-        choice: of a reply.
-        generated: how many tokens were generated, as its usage says.
-
-    Raises:
-        RequestError: there are none.
+    ``generated``: how many tokens were generated, as the usage says.
     """
     given = choice.get("logprobs")
     if not isinstance(given, dict):
@@ -194,20 +157,19 @@ def listed_prompt(choice: JSON) -> Listed:
     """Return the same from vLLM's ``prompt_logprobs``: per token, ``{id: {logprob, decoded_token}}``.
 
     Its first entry is ``None``: it does not say what the first token is, which may be BOS. Its text is empty here.
-
-    Raises:
-        RequestError: there are none, or more than one candidate for a token.
     """
     given = choice.get("prompt_logprobs")
     if not isinstance(given, list) or not given:
         raise RequestError("bad_response", "the reply carries no prompt_logprobs")
-    entries: list[Any] = []
+    tokens: list[str] = [""]
+    values: list[float | None] = [None]
     for entry in given[1:]:
-        if not isinstance(entry, dict) or len(entry) != 1 or not isinstance(next(iter(entry.values())), dict):
+        (only,) = entry.values() if isinstance(entry, dict) and len(entry) == 1 else (None,)
+        if not isinstance(only, dict):
             raise RequestError("bad_response", f"prompt_logprobs with an entry {shown(entry)}")
-        entries.append(next(iter(entry.values())))
-    tokens = [str(entry.get("decoded_token") or "") for entry in entries]
-    return Listed(("", *tokens), (None, *(_number(entry.get("logprob")) for entry in entries)), 0)
+        tokens.append(str(only.get("decoded_token") or ""))
+        values.append(_number(only.get("logprob")))
+    return Listed(tuple(tokens), tuple(values), 0)
 
 
 def _number(value: object) -> float | None:
@@ -219,11 +181,8 @@ def _number(value: object) -> float | None:
 
 
 def total(values: Sequence[float | None]) -> float:
-    """Return the sum of log-probabilities.
-
-    Raises:
-        RequestError: one is missing, not finite, or none that a probability can have.
-    """
+    """Return the sum of log-probabilities; RequestError where one is missing or none that a probability can have."""
+    found: list[float] = []
     for value in values:
         if value is None:
             raise RequestError("non_finite", "a token of the continuation without a log-probability")
@@ -231,4 +190,5 @@ def total(values: Sequence[float | None]) -> float:
             raise RequestError("non_finite", f"the server gave a log-probability of {value}")
         if value > 1e-3:
             raise RequestError("bad_response", f"a log-probability of {value}, above 0")
-    return float(sum(value for value in values if value is not None))
+        found.append(value)
+    return float(sum(found))

@@ -8,13 +8,12 @@ it (the first steps of a solution) begins the assistant's turn.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _HEADER = re.compile("\ue000chat:([0-9]+)\ue001")
 
 
-@dataclass(frozen=True)
-class Turns:
+class Turns(NamedTuple):
     """One user turn, and how the assistant's begins (empty: from nothing)."""
 
     user: str

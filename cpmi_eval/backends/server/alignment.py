@@ -8,52 +8,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.backends.serving.replies import Listed, Usage, total
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.replies import Listed, Usage, total
 from cpmi_eval.types import LogProb
 
 LONGEST_RUN = 64  # characters that tokens without a text of their own may cover together
 _SPECIAL = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_]{1,20}\]|")
 
 
-@dataclass(frozen=True)
-class Bos:
+class Bos(NamedTuple):
     """``text``: what leads prompts as a token of its own. ``unlisted``: tokens that are counted and not listed."""
 
     text: str
     unlisted: int
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """The prompt's tokens. Token i ends after ``low[i]`` and at ``high[i]`` at the latest; where known, they are equal.
+class Aligned(NamedTuple):
+    """The prompt's tokens. Each ends after the first of its ``ends``, at the second at the latest; often equal.
 
     ``skipped``: tokens before the first of these, such as BOS; ``shift``: characters by which ends are off.
     """
 
-    low: tuple[int, ...]
-    high: tuple[int, ...]
+    ends: list[tuple[int, int]]
     skipped: int
     shift: int
 
     def first_after(self, boundary: int) -> int:
-        """Return the index of the first token that ends after a character boundary of the prompt.
-
-        A token that straddles the boundary is that token, as where this process tokenizes.
+        """Return the index of the first token that ends after a character boundary of the prompt (or straddles it).
 
         Raises:
             RequestError: the boundary is inside a run of tokens whose ends are not known.
         """
         at = boundary + self.shift
-        for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+        for index, (low, high) in enumerate(self.ends):
             if high <= at:
                 continue
             if low == high or at <= low:
                 return index
             raise RequestError("unaligned", "the context ends inside a character that the server cuts into tokens")
-        return len(self.low)
+        return len(self.ends)
 
 
 def is_readable(token: str) -> bool:
@@ -83,21 +78,17 @@ def align(tokens: Sequence[str], text: str, generated: int, unlisted: str = "") 
         for candidate, shift in spelled:
             ends = _walk(tokens[skipped:], candidate, generated)
             if ends is not None:
-                return _aligned(ends, skipped, shift)
+                return Aligned(ends, skipped, shift)
     if tokens and not tokens[0]:  # a list that does not say what its first token is
         for length in range(1, min(len(text), LONGEST_RUN)):
             ends = _walk(tokens[1:], text[length:], generated)
             if ends is not None:
-                return _aligned([(length, length), *((low + length, high + length) for low, high in ends)], 0, 0)
+                return Aligned([(length, length), *((low + length, high + length) for low, high in ends)], 0, 0)
     raise RequestError("unaligned", "the tokens that the server lists do not spell the prompt")
 
 
-def _aligned(ends: Sequence[tuple[int, int]], skipped: int, shift: int) -> Aligned:
-    return Aligned(tuple(low for low, _ in ends), tuple(high for _, high in ends), skipped, shift)
-
-
 def _walk(tokens: Sequence[str], text: str, generated: int) -> list[tuple[int, int]] | None:
-    """Return the bounds of each token's end, up to the end of ``text``; ``None`` where they do not spell it."""
+    """The bounds of each token's end, up to the end of ``text``; ``None`` where they do not spell it."""
     ends: list[tuple[int, int]] = []
     at, run = 0, 0
     for token in tokens:
@@ -119,7 +110,7 @@ def _walk(tokens: Sequence[str], text: str, generated: int) -> list[tuple[int, i
 
 
 def _resume(text: str, at: int, token: str) -> int | None:
-    """Return where ``token`` stands after a run of tokens without text, which cover at least one character."""
+    """Where ``token`` stands after a run of tokens without text, which cover at least one character."""
     for start in range(at + 1, min(len(text), at + LONGEST_RUN) + 1):
         if text.startswith(token, start) and not text[at:start].isascii():
             return start
@@ -133,7 +124,7 @@ def logprob(found: Listed, text: str, boundary: int, usage: Usage, bos: Bos) -> 
         RequestError: ``unaligned``, ``non_finite``, or ``bad_response`` where the list cannot be right.
     """
     place = align(found.tokens, text, found.generated, bos.text)
-    count = place.skipped + len(place.low)
+    count = place.skipped + len(place.ends)
     if usage.prompt - count != bos.unlisted:
         raise RequestError(
             "unaligned", f"the server counts {usage.prompt} tokens of the prompt and lists {count + bos.unlisted}"

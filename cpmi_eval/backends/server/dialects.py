@@ -27,17 +27,17 @@ def fields(dialect: str, sampling: Sampling) -> JSON:
     Raises:
         ModelError: the server has none for what is asked.
     """
+    top_k, penalty = sampling.top_k, sampling.repetition_penalty
     if dialect in ("vllm", "sglang"):
-        own = {"top_k": sampling.top_k or -1, "repetition_penalty": sampling.repetition_penalty}
-        return {**own, "min_p": 0.0}
+        return {"top_k": top_k or -1, "repetition_penalty": penalty, "min_p": 0.0}
     if dialect == "llama.cpp":
-        own = {"top_k": sampling.top_k, "repeat_penalty": sampling.repetition_penalty}
-        return {**own, "min_p": 0.0}
+        return {"top_k": top_k, "repeat_penalty": penalty, "min_p": 0.0}
     if dialect == "transformers":
-        return {"generation_config": json.dumps(_generation_config(sampling))}
-    changed = {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
-    off = {"top_k": 0, "repetition_penalty": 1.0}
-    asked = [f"{name}={value:g}" for name, value in changed.items() if value != off[name]]
+        own: JSON = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_new_tokens}
+        own |= {"top_k": top_k, "repetition_penalty": penalty}
+        own |= {"temperature": sampling.temperature or 1.0, "top_p": sampling.top_p}
+        return {"generation_config": json.dumps(own)}
+    asked = [*([f"top_k={top_k:g}"] if top_k else []), *([f"repetition_penalty={penalty:g}"] if penalty != 1.0 else [])]
     if asked:
         raise ModelError(
             f"the server takes no {' and '.join(asked)}, as far as it can be told: set "
@@ -45,14 +45,3 @@ def fields(dialect: str, sampling: Sampling) -> JSON:
             "extra=vllm|sglang|llama.cpp|transformers"
         )
     return {}
-
-
-def _generation_config(sampling: Sampling) -> JSON:
-    own: JSON = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_new_tokens}
-    own |= {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
-    return {**own, "temperature": sampling.temperature or 1.0, "top_p": sampling.top_p}
-
-
-def of_owner(owner: object) -> str | None:
-    """Return whose fields a server takes, by the owner that it gives its models."""
-    return OWNERS.get(str(owner).casefold())

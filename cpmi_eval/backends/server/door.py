@@ -1,4 +1,8 @@
-"""Where a server's bytes become objects: bounded, checked and free of secrets before anything looks at them."""
+"""Where a server's bytes become objects: bounded, checked and free of secrets before anything looks at them.
+
+Not through :mod:`cpmi_eval.record.door`: what comes is nobody's file, its size has a bound while it is read, and what
+it says must lose its secrets before any message can repeat it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import json
 import math
 from typing import Any
 
-from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.redaction import Redaction
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.redaction import Redaction
 from cpmi_eval.types import JSON
 
 MOST_BYTES = 16 * 2**20  # of a reply; the log-probabilities of a prompt of 100,000 tokens take less
@@ -17,26 +21,21 @@ ERROR_BYTES = 10_000  # of a reply that is no JSON: more than is ever shown
 
 
 async def body_of(response: Any) -> bytes:
-    """Return the body of a response as it is read from the network.
+    """Return the body of a response of the HTTP client as it is read from the network.
 
     Compression is not asked for, and refused: what it unfolds to has no bound.
-
-    Args:
-        response: of the HTTP client, nothing of whose body has been read.
 
     Raises:
         RequestError: it is compressed, or larger than :data:`MOST_BYTES`; the rest is not read.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise RequestError(
-            "bad_response", "the reply is compressed, which it was asked not to be", response.status_code
-        )
+    status: int = response.status_code
+    if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        raise RequestError("bad_response", "the reply is compressed, which it was asked not to be", status)
     body = bytearray()
     async for part in response.aiter_raw():
         body += part
         if len(body) > MOST_BYTES:
-            raise RequestError("bad_response", f"the reply is larger than {MOST_BYTES:,} bytes", response.status_code)
+            raise RequestError("bad_response", f"the reply is larger than {MOST_BYTES:,} bytes", status)
     return bytes(body)
 
 
@@ -71,7 +70,6 @@ def object_of(body: bytes, hide: Redaction) -> JSON:
 
 
 def _checked(value: Any, hide: Redaction, levels: int) -> Any:
-    """Return a value in which every text is free of secrets."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise RequestError("bad_response", "the reply holds half a character (a lone surrogate)")

@@ -1,4 +1,4 @@
-"""The settings of the ``server`` backend, and where its key comes from."""
+"""What a server is asked: the backend's settings, where its key comes from, and requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from cpmi_eval import settings
+from cpmi_eval.backends.server.redaction import Redaction
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.protocols import BackendOptions
-from cpmi_eval.redaction import Redaction
+from cpmi_eval.types import JSON
 
 ARGS = ("base_url", "api", "concurrency", "timeout", "retries", "give_up", "key_env", "extra", "bos")
 APIS = ("completions", "chat")
@@ -26,6 +27,15 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked: ``completions`` or ``chat``, the body's fields, and ``extra`` ones that the API does not know."""
+
+    api: str
+    fields: JSON
+    extra: JSON = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """Where the server is and how it is asked.
 
@@ -38,8 +48,8 @@ class ServerSettings:
         retries: further attempts after 408, 409, 429, 5xx and lost connections.
         give_up: that many failed requests in a row end the run.
         key_env: the environment variable that holds the key; by default OPENAI_API_KEY, if it is set.
-        extra: whose fields carry what the OpenAI API has no name for (top-k, repetition penalty): ``vllm``, ``sglang``,
-            ``llama.cpp``, ``transformers``, ``none``; ``auto`` finds out.
+        extra: whose fields carry what the OpenAI API has no name for (top-k, repetition penalty), one of
+            :data:`EXTRAS`; ``auto`` finds out.
         bos: a text that leads every prompt and that the server reads as its token for the beginning of a text.
     """
 
@@ -52,28 +62,30 @@ class ServerSettings:
     give_up: int = 20
     key_env: str | None = None
     extra: str = "auto"
-    bos: str = field(default="")
+    bos: str = ""
 
     @classmethod
     def parse(cls, options: BackendOptions) -> ServerSettings:
-        """Check the options of a run.
-
-        Raises:
-            UsageError: names the setting; a value that may be a secret is not repeated.
-        """
+        """Check the options of a run; a UsageError names the setting, and repeats no value that may be a secret."""
         args = options.model_args
         for name in args:
+            if name not in ARGS and _SECRET.search(name):
+                raise UsageError(
+                    f"{name} is not taken as a setting, which would put it on disk: set the key as {DEFAULT_KEY_ENV} "
+                    "in the environment, or name another variable with key_env=NAME"
+                )
             if name not in ARGS:
-                _refuse_secret(name)
                 raise UnknownNameError("model argument", name, ARGS)
-        _refuse_idle(options)
+        for name, idle in (("dtype", "auto"), ("device", "auto"), ("prefix_sharing", True)):
+            if getattr(options, name) != idle:
+                raise UsageError(f"--{name} would do nothing: the server decides; leave it out")
         if not options.model or not isinstance(options.model, str):
             raise UsageError("--model NAME says what the server should run; its /v1/models lists what it has")
         key_env = args.get("key_env")
         if key_env is not None and not (isinstance(key_env, str) and _VARIABLE.fullmatch(key_env)):
             raise UsageError("key_env must be the name of an environment variable, not the key itself")
         api = settings.choice("api", args.get("api", cls.api), APIS)
-        bos = settings.text("bos", args.get("bos", ""))
+        bos = settings.text("bos", args.get("bos", cls.bos))
         if bos and api == "chat":
             raise UsageError("bos leads plain prompts; under api=chat the server renders them, so it would do nothing")
         return cls(
@@ -93,7 +105,7 @@ class ServerSettings:
         """Return the key from the environment, or :data:`NO_KEY`.
 
         Raises:
-            UsageError: ``key_env`` names a variable that is not set; what it holds is no key; or a setting repeats it.
+            UsageError: ``key_env`` is not set, what it holds is no key, or a setting repeats it.
         """
         name = self.key_env or DEFAULT_KEY_ENV
         key = os.environ.get(name) or ("" if self.key_env else NO_KEY)
@@ -114,27 +126,8 @@ class ServerSettings:
         return key
 
 
-def _refuse_secret(name: str) -> None:
-    if _SECRET.search(name):
-        raise UsageError(
-            f"{name} is not taken as a setting, which would put it on disk: set the key as {DEFAULT_KEY_ENV} in the "
-            "environment, or name another variable with key_env=NAME"
-        )
-
-
-def _refuse_idle(options: BackendOptions) -> None:
-    """Refuse settings of a model in this process; a server has its own."""
-    for name, idle in (("dtype", "auto"), ("device", "auto"), ("prefix_sharing", True)):
-        if getattr(options, name) != idle:
-            raise UsageError(f"--{name} would do nothing: the server decides; leave it out")
-
-
 def clean_url(url: object) -> str:
-    """Return the root of an API without a slash at its end.
-
-    Raises:
-        UsageError: no such URL, or one that may carry a secret; it is then not repeated.
-    """
+    """Return the root of an API without a slash at its end; UsageError where it is none, or may carry a secret."""
     example = "such as --base_url http://127.0.0.1:8000/v1"
     if not isinstance(url, str) or not url:
         raise UsageError(f"the server backend needs the root of the API, {example}")

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import openai
-import tenacity
 
-from cpmi_eval.backends.serving import door
-from cpmi_eval.backends.serving.config import ServerSettings
-from cpmi_eval.backends.serving.faults import RequestError
-from cpmi_eval.backends.serving.replies import check_counts, is_too_long, shown
-from cpmi_eval.redaction import Redaction
+from cpmi_eval.backends.server import door
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.redaction import Redaction
+from cpmi_eval.backends.server.replies import check_counts, is_too_long, shown
+from cpmi_eval.backends.server.requests import Request, ServerSettings
 from cpmi_eval.types import JSON
 
-FIRST_WAIT, LONGEST_WAIT, JITTER = 0.5, 30.0, 0.5  # seconds
+FIRST_WAIT, LONGEST_WAIT, JITTER = 0.5, 30.0, 0.5  # seconds; doubled each time
 TRY_AGAIN = (408, 409, 429)  # and whatever is 500 or more
 _REPLY = "cpmi_eval_reply"
 
-Sleep = Callable[[float], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked: ``completions`` or ``chat``, the body's fields, and ``extra`` ones that the API does not know."""
-
-    api: str
-    fields: JSON
-    extra: JSON = field(default_factory=dict)
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
 
 class Client:
@@ -44,8 +34,9 @@ class Client:
     ``sleep`` and ``clock`` stand in for the event loop's own in tests.
     """
 
-    def __init__(self, own: ServerSettings, key: str, sleep: Sleep, clock: Callable[[], float]) -> None:
-        """Keep the settings; no connection is made yet."""
+    def __init__(
+        self, own: ServerSettings, key: str, sleep: Sleep = asyncio.sleep, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = own
         self._hide = Redaction([key])
         self._sleep = sleep
@@ -64,28 +55,20 @@ class Client:
         )
 
     async def __aenter__(self) -> Client:
-        """Return the client."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close its connections."""
         await self._openai.close()
 
     async def send(self, request: Request, retries: int | None = None) -> JSON:
         """Return the body of the reply, a JSON object without secrets; of what it says only the counts are checked.
 
-        Args:
-            request: what to ask.
-            retries: further attempts; by default those of the settings.
-
         Raises:
             RequestError: ``server_error``, ``timeout``, ``bad_response``, ``non_finite``, ``no_usage`` or ``too_long``,
-                once no attempt is left.
+                once no attempt (``retries``, by default those of the settings) is left.
         """
-        if request.api == "chat":
-            create: Any = self._openai.chat.completions.with_streaming_response.create
-        else:
-            create = self._openai.completions.with_streaming_response.create
+        api: Any = self._openai.chat.completions if request.api == "chat" else self._openai.completions
+        create = api.with_streaming_response.create
         reply = await self._persist(lambda: create(**request.fields, extra_body=request.extra or None), retries)
         check_counts(reply, request.fields)
         return reply
@@ -97,28 +80,25 @@ class Client:
     async def _persist(self, call: Callable[[], Any], retries: int | None) -> JSON:
         """Attempt a call until it succeeds, cannot, or the deadline is reached."""
         deadline = self._clock() + self._settings.timeout
-        attempts = 1 + (self._settings.retries if retries is None else retries)
-
-        def given_up(state: tenacity.RetryCallState) -> bool:
-            return state.attempt_number >= attempts or self._clock() + state.upcoming_sleep >= deadline
-
-        retrying = tenacity.AsyncRetrying(
-            sleep=self._sleep,
-            stop=given_up,
-            wait=_pause,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, RequestError) and error.transient),
-            reraise=True,
-        )
-        reply: JSON = await retrying(self._attempt, call, deadline)
-        return reply
+        retries = self._settings.retries if retries is None else retries
+        pause = FIRST_WAIT
+        while True:
+            try:
+                return await self._attempt(call, deadline)
+            except RequestError as fault:
+                wait = max(pause + random.uniform(0, JITTER), fault.retry_after or 0.0)
+                if not fault.transient or not retries or self._clock() + wait >= deadline:
+                    raise
+            await self._sleep(wait)
+            retries, pause = retries - 1, min(2 * pause, LONGEST_WAIT)
 
     async def _attempt(self, call: Callable[[], Any], deadline: float) -> JSON:
-        seconds = f"{self._settings.timeout:g} seconds"
         try:
             async with asyncio.timeout(max(deadline - self._clock(), 0.0)), call() as reply:
                 found: JSON = reply.http_response.extensions[_REPLY]
                 return found
         except (TimeoutError, openai.APITimeoutError):
+            seconds = f"{self._settings.timeout:g} seconds"
             fault = RequestError("timeout", f"no whole reply within {seconds}; model_args timeout=SECONDS allows more")
         except RequestError as error:
             fault = error
@@ -129,18 +109,13 @@ class Client:
         raise fault from None  # the client's own errors carry requests, whose headers hold the key
 
     async def _arrived(self, response: Any) -> None:
-        """Read a response before the client does, which would keep all that comes; what it says goes along with it.
-
-        Raises:
-            RequestError: it is no answer.
-        """
+        """Read a response before the client does, which would keep all that comes; what it says goes along with it."""
         body = await door.body_of(response)
         if not response.is_success:
             raise self._refused(response.status_code, body, response.headers.get("retry-after"))
         response.extensions[_REPLY] = door.object_of(body, self._hide)
 
     def _refused(self, status: int, body: bytes, wait: str | None) -> RequestError:
-        """Return the failure that an HTTP status makes."""
         try:
             said = door.value_of(body, self._hide)
         except RequestError:
@@ -150,18 +125,8 @@ class Client:
         text = shown(said)
         if is_too_long(text):
             return RequestError("too_long", text, status)
-        transient = status in TRY_AGAIN or status >= 500
         message = f"HTTP {status}: {text or 'no reason is given'}"
-        return RequestError("server_error", message, status, transient, retry_after(wait))
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Return the seconds before the next attempt: doubled each time with some jitter, or as long as the server asks."""
-    doubled = tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
-    own = tenacity.wait_combine(doubled, tenacity.wait_random(0, JITTER))(state)
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.retry_after if isinstance(error, RequestError) else None
-    return own if asked is None else max(own, asked)
+        return RequestError("server_error", message, status, status in TRY_AGAIN or status >= 500, retry_after(wait))
 
 
 def retry_after(header: str | None) -> float | None:
@@ -172,10 +137,5 @@ def retry_after(header: str | None) -> float | None:
         seconds = float(header)
         return None if math.isnan(seconds) else max(seconds, 0.0)
     with suppress(ValueError, TypeError, OverflowError):  # such as the year 10000
-        until = parsedate_to_datetime(header)
-        return max((until - datetime.now(UTC)).total_seconds(), 0.0)
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
     return None
-
-
-default_sleep: Sleep = asyncio.sleep
-default_clock: Callable[[], float] = time.monotonic

@@ -23,12 +23,9 @@ class RequestError(Exception):
         transient: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        """Build the failure."""
         super().__init__(f"{kind}: {message}")
         self.failure = Failure(kind, message)
-        self.status = status
-        self.transient = transient
-        self.retry_after = retry_after
+        self.status, self.transient, self.retry_after = status, transient, retry_after
 
 
 class ServerStoppedError(UsageError):

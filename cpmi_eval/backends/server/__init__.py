@@ -11,31 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
-from cpmi_eval.backends.serving import chat
-from cpmi_eval.backends.serving.config import ServerSettings
-from cpmi_eval.backends.serving.faults import RequestError, ServerStoppedError
+from cpmi_eval.backends.server import alignment, chat, dialects, probing, replies
+from cpmi_eval.backends.server.faults import RequestError
+from cpmi_eval.backends.server.pool import Job, Pool, stopped
+from cpmi_eval.backends.server.requests import DEFAULT_KEY_ENV, Request, ServerSettings
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.errors import ModelError
 from cpmi_eval.protocols import BackendOptions, Capability
-from cpmi_eval.types import (
-    JSON,
-    Completion,
-    Enough,
-    Failure,
-    Generation,
-    LogProb,
-    Sampling,
-    ScoreRequest,
-    Tokens,
-)
-
-if TYPE_CHECKING:
-    from cpmi_eval.backends.serving.client import Request, Sleep
-    from cpmi_eval.backends.serving.pool import Pool
-    from cpmi_eval.backends.serving.probing import Sampled, Scoring
-    from cpmi_eval.backends.serving.replies import Written
+from cpmi_eval.types import JSON, Completion, Enough, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
 
 BATCH_TOKENS_PER_REQUEST = 128  # of trace text: some traces for each request that may be under way
 SEED_BITS = 0x7FFFFFFF
@@ -49,10 +34,10 @@ class _Found:
     model: str | None = None
     answered: bool = False
     dialect: str | None = None
-    sampled: Sampled | None = None
+    sampled: probing.Sampled | None = None
     prefill: JSON | None = None
     prefill_known: bool = False
-    scoring: Scoring | None = None
+    scoring: probing.Scoring | None = None
 
 
 @dataclass
@@ -68,35 +53,30 @@ class _Drawn:
     def over(self) -> bool:
         return self.enough or self.failure is not None
 
+    def take(self, result: replies.Written | Failure, sample: int, copies: int) -> None:
+        """Add a completion, ``copies`` times; one that comes too late adds its cost only."""
+        if isinstance(result, Failure):
+            self.failure = self.failure or result
+            return
+        tokens = result.usage.tokens()
+        self.tokens += replace(tokens, requested=tokens.requested * copies)
+        if not self.over:
+            count = result.usage.completion
+            self.made += [Completion(result.text, count, result.finish, sample + k) for k in range(copies)]
+
 
 class ServerBackend:
-    """A model that another process serves."""
+    """A model that another process serves; ``key`` is sent as a bearer token, ``time`` stands in for the client's."""
 
     name: ClassVar[str] = "server"
     summary: ClassVar[str] = "an OpenAI-compatible server: generates; scores where it gives log-probs of prompts"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"loglikelihood", "generate"})
 
-    def __init__(
-        self,
-        own: ServerSettings,
-        key: str,
-        *,
-        sleep: Sleep | None = None,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        """Keep the settings; nothing is asked yet.
-
-        Args:
-            own: where the server is and how it is asked.
-            key: sent as a bearer token; see :meth:`ServerSettings.key`.
-            sleep: waits between attempts; for tests.
-            clock: seconds of a steady clock; for tests.
-        """
-        from cpmi_eval.backends.serving.client import default_clock, default_sleep
-        from cpmi_eval.backends.serving.pool import Pool
+    def __init__(self, own: ServerSettings, key: str, **time: Any) -> None:
+        from cpmi_eval.backends.server.client import Client
 
         self.settings = own
-        self.pool: Pool = Pool(own, key, sleep or default_sleep, clock or default_clock)
+        self.pool = Pool(own, lambda: Client(own, key, **time))
         self._found = _Found()
         self._served: list[JSON] = []
         self._options: BackendOptions | None = None
@@ -108,11 +88,7 @@ class ServerBackend:
 
     @classmethod
     def open(cls, options: BackendOptions) -> ServerBackend:
-        """Reach the server.
-
-        Raises:
-            ModelError: nobody answers there, or the client is not installed.
-        """
+        """Reach the server, which must be there; raise ModelError where it is not, or the client is not installed."""
         own = ServerSettings.parse(options)
         key = own.key()
         try:
@@ -120,39 +96,32 @@ class ServerBackend:
         except ImportError as error:
             raise ModelError(f"the server backend needs {error.name}: pip install 'cpmi-eval[server]'") from error
         backend._options = options
-        backend._list_models()
+        try:
+            data = backend.pool.ask(lambda client: client.models()).get("data")
+        except RequestError as fault:
+            if fault.status != 404:
+                raise backend._unusable(fault) from None
+            data = None
+        backend._served = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
         return backend
 
-    def _list_models(self) -> None:
-        """Ask what is served; a server need not say, but it must be there."""
-        try:
-            listed = self.pool.ask(lambda client: client.models())
-        except RequestError as fault:
-            if fault.status == 404:
-                return
-            raise self._unusable(fault) from None
-        data = listed.get("data")
-        self._served = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-
     def _unusable(self, fault: RequestError) -> ModelError:
-        """Return the error for a server that no run can start with."""
         at, failure = self.settings.base_url, fault.failure
         if fault.status in (401, 403):
-            name = self.settings.key_env or "OPENAI_API_KEY"
+            name = self.settings.key_env or DEFAULT_KEY_ENV
             return ModelError(f"{at} wants another key ({failure.message}); it is read from the environment: {name}")
         if fault.status == 404 or failure.kind == "wrong_model":
-            names = ", ".join(self._listed())
-            return ModelError(
-                f"{at}: {failure.message}; --model must be one that it serves: {names or 'it lists none'}"
-            )
+            names = ", ".join(self._listed()) or "it lists none"
+            return ModelError(f"{at}: {failure.message}; --model must be one that it serves: {names}")
         if fault.status is None and failure.kind == "server_error":
             return ModelError(f"no server answers at {at} ({failure.message}); start one, or correct --base_url")
         return ModelError(f"{at} cannot be used: {failure.kind}: {failure.message}")
 
     def _listed(self) -> list[str]:
-        from cpmi_eval.backends.serving.replies import shown
+        return [replies.shown(one.get("id")) for one in self._served[:LISTED_MODELS]]
 
-        return [shown(one.get("id")) for one in self._served[:LISTED_MODELS]]
+    def _owner(self) -> Any:
+        return next((one.get("owned_by") for one in self._served if one.get("id") == self.settings.model), None)
 
     @property
     def batch_tokens(self) -> int:
@@ -165,10 +134,7 @@ class ServerBackend:
 
     def describe(self) -> ModelDescription:
         """Return what a manifest should say: where and what is served, and what the probes found."""
-        from cpmi_eval.backends.serving.replies import shown
-
-        own, found = self.settings, self._found
-        asked = next((one for one in self._served if one.get("id") == own.model), {})
+        own, found, owner = self.settings, self._found, self._owner()
         return ModelDescription(
             self.name,
             found.model or own.model,
@@ -179,82 +145,59 @@ class ServerBackend:
             own={
                 "server": own.base_url,
                 "served": self._listed(),
-                "owned_by": shown(asked["owned_by"]) if asked.get("owned_by") is not None else None,
+                "owned_by": None if owner is None else replies.shown(owner),
                 "api": own.api,
                 "dialect": found.dialect,
                 "probes": {
                     "sampling": asdict(found.sampled) if found.sampled else None,
-                    "prefill": found.prefill if found.prefill is not None else (False if found.prefill_known else None),
+                    "prefill": False if found.prefill is None and found.prefill_known else found.prefill,
                     "scoring": asdict(found.scoring) if found.scoring else None,
                 },
-                "bos": own.bos,
-                "concurrency": own.concurrency,
-                "timeout": own.timeout,
-                "retries": own.retries,
+                **{name: getattr(own, name) for name in ("bos", "concurrency", "timeout", "retries")},
             },
         )
 
     def prepare(self, capabilities: frozenset[Capability]) -> None:
-        """Find out whether the server offers ``capabilities``; asks only what is not known yet.
-
-        Raises:
-            ModelError: it does not, or does not work at all; says which servers do.
-        """
-        from cpmi_eval.backends.serving import probing
-
+        """Find out what is not known yet; raise ModelError where the server does not offer ``capabilities``."""
         own, found = self.settings, self._found
+
+        def once(request: Request) -> JSON:  # what the server may not know: an error is an answer, too
+            return self._ask(request, retries=0)
+
         try:
             if not found.answered:
-                reply = self._ask(probing.canary(own))
-                found.model, found.answered = probing.answer(own, reply), True
+                found.model = probing.answer(own, self._ask(probing.canary(own)))
+                found.answered = True
             if "loglikelihood" in capabilities and found.scoring is None:
-                found.scoring = probing.scoring(own, self._ask_once)
+                found.scoring = probing.scoring(own, once)
             if "generate" in capabilities and found.sampled is None:
-                owner = next((one.get("owned_by") for one in self._served if one.get("id") == own.model), None)
-                found.dialect = probing.dialect(own, owner, self._ask_once)
+                found.dialect = probing.dialect(own, self._owner(), once)
                 found.sampled = probing.sampling(own, found.dialect, self._ask_all)
             if "generate" in capabilities and own.api == "chat" and not found.prefill_known:
-                found.prefill, found.prefill_known = probing.prefill(own, self._ask_once), True
+                found.prefill, found.prefill_known = probing.prefill(own, once), True
         except RequestError as fault:
             raise self._unusable(fault) from None
         if "loglikelihood" in capabilities and found.scoring is not None and found.scoring.mode is None:
             raise probing.no_scoring(own, found.scoring)
 
-    def _ask(self, request: Request) -> JSON:
-        return self.pool.ask(lambda client: client.send(request))
-
-    def _ask_once(self, request: Request) -> JSON:
-        """Ask something that the server may not know; an error is an answer, too."""
-        return self.pool.ask(lambda client: client.send(request, retries=0))
+    def _ask(self, request: Request, retries: int | None = None) -> JSON:
+        return self.pool.ask(lambda client: client.send(request, retries))
 
     def _ask_all(self, requests: Sequence[Request]) -> list[JSON | Failure]:
-        from cpmi_eval.backends.serving.pool import Job
-
-        replies: list[JSON | Failure] = [{}] * len(requests)
-
-        def arrived(index: int, reply: JSON | Failure) -> bool:
-            replies[index] = reply
-            return False
-
-        self.pool.run([Job(request, lambda reply: reply, index) for index, request in enumerate(requests)], arrived)
-        return replies
+        got: dict[int, JSON | Failure] = {}
+        jobs = [Job(request, lambda reply: reply, index) for index, request in enumerate(requests)]
+        self.pool.run(jobs, lambda index, reply: bool(got.update({index: reply})))
+        return [got[index] for index in range(len(requests))]
 
     def _still_well(self) -> None:
-        """Tell a request that failed from a server that is gone, before its failure is kept for good.
-
-        Raises:
-            ServerStoppedError: the smallest request fails, too.
-        """
-        from cpmi_eval.backends.serving import probing, replies
-        from cpmi_eval.backends.serving.pool import stopped
-
+        """Tell a request that failed from a server that is gone, before its failure is kept for good."""
         if not self.pool.failed:
             return
         try:
             replies.written(self._ask(probing.canary(self.settings)), self._found.model)
         except RequestError as fault:
             what = f"{self.pool.failed} requests failed, and now the smallest does"
-            raise ServerStoppedError(stopped(self.settings, what, fault.failure)) from None
+            raise stopped(self.settings, what, fault.failure) from None
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`.
@@ -263,34 +206,27 @@ class ServerBackend:
             ModelError: the server does not offer them, or not of a truncated distribution.
             ServerStoppedError: it does not serve any more.
         """
-        from cpmi_eval.backends.serving.pool import Job
-
         if not requests:
             return []
         self.prepare(frozenset({"loglikelihood"}))
         if any(one.top_k or one.top_p < 1.0 for one in requests):
             raise ModelError("a server scores whole distributions only; set --labeler_args top_k=0,top_p=1.0")
-        results: list[LogProb | Failure] = [
-            Failure("empty_continuation", "the continuation has no characters") for _ in requests
-        ]
+        empty = Failure("empty_continuation", "the continuation has no characters")
+        results: list[LogProb | Failure] = [empty for _ in requests]
         places = [place for place, one in enumerate(requests) if one.continuation]
-        jobs = [Job(*self._scored(requests[place]), place) for place in places]
 
         def arrived(index: int, result: LogProb | Failure) -> bool:
             results[places[index]] = result
             return False
 
-        self.pool.run(jobs, arrived)
+        self.pool.run([self._scored(requests[place], place) for place in places], arrived)
         self._still_well()
         return results
 
-    def _scored(self, asked: ScoreRequest) -> tuple[Request, Callable[[JSON], LogProb]]:
-        """Return the request for a log-probability, and what reads the reply."""
-        from cpmi_eval.backends.serving import alignment, probing, replies
-
-        assert self._found.scoring is not None and self._found.scoring.mode is not None
-        mode, model = self._found.scoring.mode, self._found.model
-        bos = alignment.Bos(self.settings.bos, self._found.scoring.unlisted)
+    def _scored(self, asked: ScoreRequest, place: int) -> Job[LogProb]:
+        scoring, model = self._found.scoring, self._found.model
+        assert scoring is not None and scoring.mode is not None
+        mode, bos = scoring.mode, alignment.Bos(self.settings.bos, scoring.unlisted)
         context = self._led(asked.context)
         text = context + asked.continuation
 
@@ -298,18 +234,14 @@ class ServerBackend:
             found = probing.prompt_list(mode, reply, model)
             return alignment.logprob(found, text, len(context), replies.usage_of(reply), bos)
 
-        return probing.scored(self.settings, mode, text), read
+        return Job(probing.scored(self.settings, mode, text), read, place)
 
     def _led(self, text: str) -> str:
         """Return a prompt behind the BOS text of the settings, once."""
         return text if text.startswith(self.settings.bos) else self.settings.bos + text
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; see :class:`cpmi_eval.protocols.LanguageModel`.
 
@@ -320,25 +252,28 @@ class ServerBackend:
             ModelError: the server cannot sample so, or cannot take such prompts.
             ServerStoppedError: it does not serve any more.
         """
-        from cpmi_eval.backends.serving.pool import Job
-
         if not prompts:
             return []
         self.prepare(frozenset({"generate"}))
-        greedy = sampling.temperature <= 0
+        greedy, model = sampling.temperature <= 0, self._found.model
         asks = [self._asking(prompt, sampling) for prompt in prompts]
         order = [(i, k) for i, own in enumerate(seeds) for k in range(1 if greedy and own else len(own))]
         if enough is not None:
             order.sort(key=lambda place: (place[1], place[0]))
-        jobs = [Job(asks[i](seeds[i][k]), lambda reply: self._written(reply, sampling), i) for i, k in order]
+
+        def read(reply: JSON) -> replies.Written:
+            return replies.written(reply, model, sampling.stop)
+
+        jobs = [Job(asks[i](seeds[i][k]), read, i) for i, k in order]
         drawn = [_Drawn() for _ in prompts]
 
-        def arrived(index: int, result: Written | Failure) -> bool:
+        def arrived(index: int, result: replies.Written | Failure) -> bool:
             prompt, sample = order[index]
-            self._take(drawn[prompt], result, sample, len(seeds[prompt]) if greedy else 1)
-            if enough is not None and not drawn[prompt].over:
-                drawn[prompt].enough = enough(prompt, drawn[prompt].made[-1])
-            return drawn[prompt].over
+            one = drawn[prompt]
+            one.take(result, sample, len(seeds[prompt]) if greedy else 1)
+            if enough is not None and not one.over:
+                one.enough = enough(prompt, one.made[-1])
+            return one.over
 
         self.pool.run(jobs, arrived)
         self._still_well()
@@ -347,29 +282,8 @@ class ServerBackend:
             for one in drawn
         ]
 
-    @staticmethod
-    def _take(own: _Drawn, result: Written | Failure, sample: int, copies: int) -> None:
-        """Add a completion to those of its prompt, ``copies`` times; one that comes too late adds its cost only."""
-        if isinstance(result, Failure):
-            own.failure = own.failure or result
-            return
-        tokens = result.usage.tokens()
-        own.tokens += replace(tokens, requested=tokens.requested * copies)
-        if own.over:
-            return
-        count = result.usage.completion
-        own.made += [Completion(result.text, count, result.finish, sample + k) for k in range(copies)]
-
-    def _written(self, reply: JSON, sampling: Sampling) -> Written:
-        from cpmi_eval.backends.serving.replies import written
-
-        return written(reply, self._found.model, sampling.stop)
-
     def _asking(self, prompt: str, sampling: Sampling) -> Callable[[int], Request]:
         """Return what makes the request for a completion of ``prompt`` under a seed."""
-        from cpmi_eval.backends.serving import dialects
-        from cpmi_eval.backends.serving.client import Request
-
         own, found = self.settings, self._found
         if sampling.temperature > 0 and found.sampled is not None and not found.sampled.samples:
             raise ModelError(
@@ -393,11 +307,6 @@ class ServerBackend:
         return lambda seed: Request(own.api, {**fields, "seed": seed & SEED_BITS}, extra)
 
     def _turns(self, prompt: str) -> chat.Turns:
-        """Return a prompt as chat turns.
-
-        Raises:
-            ModelError: it has none, or begins an answer that the server would not go on with.
-        """
         turns = chat.read(prompt)
         if turns is None:
             raise ModelError("api=chat takes chat turns only; use chat=auto or chat=true, or api=completions")
@@ -415,7 +324,7 @@ class ServerBackend:
         return self.settings.api == "chat"
 
     def chat_prompt(self, user: str) -> str:
-        """Return a user turn as a marked text; see :mod:`cpmi_eval.backends.serving.chat`.
+        """Return a user turn as a marked text; see :mod:`cpmi_eval.backends.server.chat`.
 
         Raises:
             ModelError: the server is asked for plain completions.

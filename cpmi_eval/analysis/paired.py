@@ -15,41 +15,15 @@ from typing import TypeAlias
 from cpmi_eval import registry
 from cpmi_eval.errors import UnknownNameError, UsageError
 from cpmi_eval.metrics.outcome import MetricFunction, Outcome, metrics_of
-from cpmi_eval.metrics.permutation import (
-    DRAWS,
-    Difference,
-    Matches,
-    UndefinedError,
-    holm,
-    mcnemar,
-    permutation,
-    permutation_of_mean,
-)
+from cpmi_eval.metrics.permutation import DRAWS, Difference, Matches, UndefinedError, holm, mcnemar, permutation_of_mean
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.records import Record, Run
 from cpmi_eval.types import JSON, Gold
-
-__all__ = [
-    "Aligned",
-    "Comparison",
-    "Comparisons",
-    "Difference",
-    "Matches",
-    "UndefinedError",
-    "align",
-    "compare_runs",
-    "holm",
-    "mcnemar",
-    "paired_runs",
-    "permutation",
-    "separated",
-]
 
 Key: TypeAlias = tuple[str, str]  # part and id of a trace
 
 ALPHA = 0.05
-PARTS_OF_F1 = ("acc_error", "acc_correct")
 ORACLE = "has an oracle threshold, fitted to the traces it is judged on"
-WITHOUT_SCORER = ("pass@", "maj@")  # of selection tasks: what does not depend on the scorer
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,7 @@ class Comparison:
     matches_adjusted: float | None = None
 
     def better(self, alpha: float = ALPHA) -> int | None:
-        """Return the place of the run that is better; ``None`` if no difference is shown.
+        """The place of the run that is better; ``None`` if no difference is shown.
 
         It takes both: an adjusted p of at most ``alpha``, and a 95% interval of the difference without 0. Swaps test
         whether two scorers behave alike; two that are equally good in different ways (equal F1, one finding more
@@ -106,7 +80,7 @@ class Comparison:
         bounds = self.difference.interval
         if bounds is not None and bounds[0] <= 0 <= bounds[1]:
             return None
-        return self.a if self.difference.difference > 0 else self.b
+        return self.a if (self.difference.difference > 0) == spec_of(self.metric).higher_is_better else self.b
 
 
 @dataclass(frozen=True)
@@ -122,7 +96,7 @@ class Comparisons:
     alpha: float = ALPHA
 
     def as_dict(self) -> JSON:
-        """Return one JSON document."""
+        """One JSON document."""
         return {
             "task": self.aligned.task,
             "part": self.part,
@@ -147,32 +121,10 @@ class Comparisons:
         }
 
 
-def paired_runs(
-    a: Run, b: Run, part: str, metric: str, *, draws: int = DRAWS, seed: int = 0, shared: bool = False
-) -> Difference:
-    """Compare two finished runs in one metric of one part; the task's own name stands for the mean over its parts.
-
-    Args:
-        a: one run.
-        b: the other.
-        part: as in results.json, ``processbench/gsm8k`` or ``processbench``.
-        metric: as in results.json; one that is no detail.
-        draws: random swaps and resamples, see :func:`permutation`.
-        seed: of both.
-        shared: compare on the traces that both have, where they do not have the same.
-
-    Raises:
-        UndefinedError: one of the two has no value for this metric.
-        UsageError: runs of different tasks or on different traces; an unknown part or metric.
-    """
-    aligned = align([a, b], part=part, shared=shared)
-    return _difference(aligned, 0, 1, metric, _chosen(_functions(aligned), [metric])[metric], draws, seed)
-
-
 def separated(
     runs: Sequence[Run], part: str, metric: str, *, alpha: float = ALPHA, draws: int | None = None, seed: int = 0
 ) -> set[tuple[int, int]]:
-    """Return the pairs (i, j) of places among ``runs`` where i is better than j, after Holm over all pairs.
+    """The pairs (i, j) of places among ``runs`` where i is better than j, after Holm over all pairs.
 
     Runs without a value for the metric are in no pair. All runs must be on the same traces. ``draws``: by default as
     many as it takes for the smallest p-values to stand after Holm.
@@ -220,7 +172,7 @@ def compare_runs(
     if len(runs) < 2:
         raise UsageError("a comparison takes at least two runs")
     aligned = align(runs, part=part, shared=shared)
-    functions = _chosen(_functions(aligned), metrics)
+    functions = _chosen(aligned, metrics)
     places = range(len(runs))
     pairs = list(combinations(places, 2)) if against is None else [(one, against) for one in places if one != against]
     enough = _enough_draws(len(pairs) * len(functions), draws, alpha)
@@ -229,11 +181,21 @@ def compare_runs(
         for metric, function in functions.items()
         for a, b in pairs
     ]
-    return Comparisons(tuple(runs), aligned, part or aligned.task, _adjusted(found), enough, seed, alpha)
+    adjusted = iter(holm([one.difference.p for one in found if one.difference is not None]))
+    of_matches = iter(holm([one.matches.p for one in found if one.matches is not None]))  # a family of their own
+    comparisons = tuple(
+        replace(
+            one,
+            adjusted=None if one.difference is None else next(adjusted),
+            matches_adjusted=None if one.matches is None else next(of_matches),
+        )
+        for one in found
+    )
+    return Comparisons(tuple(runs), aligned, part or aligned.task, comparisons, enough, seed, alpha)
 
 
 def _enough_draws(comparisons: int, draws: int | None, alpha: float) -> int:
-    """Return the draws to make; the smallest p there is, 1 / (draws + 1), must stand after Holm."""
+    """The draws to make; the smallest p there is, 1 / (draws + 1), must stand after Holm."""
     if draws is None:
         return max(DRAWS, math.ceil(2 * comparisons / alpha))
     if comparisons / (draws + 1) > alpha:
@@ -247,8 +209,13 @@ def _enough_draws(comparisons: int, draws: int | None, alpha: float) -> int:
 def _compared(
     aligned: Aligned, a: int, b: int, metric: str, function: MetricFunction, draws: int, seed: int, matches: bool
 ) -> Comparison:
+    spec = spec_of(metric, function)
     try:
-        difference = _difference(aligned, a, b, metric, function, draws, seed)
+        for side, place in enumerate((a, b)):
+            if place in aligned.oracles and spec.decides:
+                raise UndefinedError(metric, side, ORACLE)
+        pairs = [(aligned.outcomes[a][part], aligned.outcomes[b][part]) for part in aligned.parts]
+        difference = permutation_of_mean(pairs, function, metric, draws=draws, seed=seed)
     except UndefinedError as error:
         return Comparison(a, b, metric, lacking=(a, b)[error.side], reason=error.reason)
     if metric != "f1" or not matches:
@@ -257,49 +224,19 @@ def _compared(
     return Comparison(a, b, metric, difference, matches=mcnemar(*sides))
 
 
-def _adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons with their p-values adjusted for each other; McNemar's are a family of their own."""
-    adjusted = iter(holm([one.difference.p for one in found if one.difference is not None]))
-    of_matches = iter(holm([one.matches.p for one in found if one.matches is not None]))
-    return tuple(
-        replace(
-            one,
-            adjusted=None if one.difference is None else next(adjusted),
-            matches_adjusted=None if one.matches is None else next(of_matches),
-        )
-        for one in found
-    )
-
-
-def _difference(
-    aligned: Aligned, a: int, b: int, metric: str, function: MetricFunction, draws: int, seed: int
-) -> Difference:
-    for side, place in enumerate((a, b)):
-        if place in aligned.oracles and metric in ("f1", *PARTS_OF_F1):
-            raise UndefinedError(metric, side, ORACLE)
-    pairs = [(aligned.outcomes[a][part], aligned.outcomes[b][part]) for part in aligned.parts]
-    return permutation_of_mean(pairs, function, metric, draws=draws, seed=seed)
-
-
-def _functions(aligned: Aligned) -> dict[str, MetricFunction]:
-    """Return the task's metrics that are no details, each with the function that gives it."""
+def _chosen(aligned: Aligned, metrics: Sequence[str]) -> dict[str, MetricFunction]:
+    """The metrics that are asked for, or those that are compared unless others are, each with its function."""
     known: dict[str, MetricFunction] = {}
     for name in registry.load("tasks", aligned.task).metrics:
         function: MetricFunction = registry.load("metrics", name)
         for outcomes in aligned.outcomes[0].values():
             found = metrics_of(function(outcomes))
             known |= {metric: function for metric, one in found.items() if not one.detail}
-    return known
-
-
-def _chosen(known: Mapping[str, MetricFunction], metrics: Sequence[str]) -> dict[str, MetricFunction]:
-    """Return the metrics that are asked for, or those that are compared unless others are."""
     for metric in metrics:
         if metric not in known:
             raise UnknownNameError("metric", metric, known)
-    names = dict.fromkeys(metrics) or [
-        name for name in known if name not in PARTS_OF_F1 and not name.startswith(WITHOUT_SCORER)
-    ]
+    specs = (spec_of(name, function) for name, function in known.items())
+    names = dict.fromkeys(metrics) or [spec.name for spec in specs if spec.needs_scorer and not spec.part_of]
     return {name: known[name] for name in names}
 
 
@@ -316,7 +253,11 @@ def align(runs: Sequence[Run], *, part: str | None = None, shared: bool = False)
         UnknownNameError: a run has no such part.
         UsageError: different tasks, different traces, or none that all runs have.
     """
-    task = _task(runs)
+    tasks = [str(run.summary["config"]["task"]) for run in runs]
+    if len(set(tasks)) > 1:
+        listed = ", ".join(f"{run.path} is of {task}" for run, task in zip(runs, tasks, strict=True))
+        raise UsageError(f"runs of different tasks cannot be compared: {listed}")
+    task = tasks[0]
     records = [_records(run, task, part) for run in runs]
     common = _common(records)
     left_out = tuple(len(one) - len(common) for one in records)
@@ -333,16 +274,7 @@ def align(runs: Sequence[Run], *, part: str | None = None, shared: bool = False)
     return Aligned(task, outcomes, len(common), left_out, empty, oracles)
 
 
-def _task(runs: Sequence[Run]) -> str:
-    tasks = [str(run.summary["config"]["task"]) for run in runs]
-    if len(set(tasks)) > 1:
-        listed = ", ".join(f"{run.path} is of {task}" for run, task in zip(runs, tasks, strict=True))
-        raise UsageError(f"runs of different tasks cannot be compared: {listed}")
-    return tasks[0]
-
-
 def _records(run: Run, task: str, part: str | None) -> dict[Key, Record]:
-    """Return a run's records that are asked for, by part and id."""
     if part not in (None, task, *run.parts):
         raise UnknownNameError(f"part of {run.path}", str(part), [task, *run.parts])
     chosen = run.parts if part in (None, task) else {part: run.parts[str(part)]}
@@ -350,7 +282,7 @@ def _records(run: Run, task: str, part: str | None) -> dict[Key, Record]:
 
 
 def _common(records: Sequence[Mapping[Key, Record]]) -> list[Key]:
-    """Return what all have with the same texts and annotation, in the first one's order; candidates only together."""
+    """What all have with the same texts and annotation, in the first one's order; candidates only together."""
     same = {
         key
         for key, one in records[0].items()
@@ -365,13 +297,12 @@ def _content(record: Record) -> tuple[str, tuple[str, ...], Gold]:
 
 
 def _selection(record: Record) -> tuple[str, str] | None:
-    """Return the problem among whose candidates a record is, if it is one."""
+    """The problem among whose candidates a record is, if it is one."""
     candidate = record.gold.candidate
     return None if candidate is None else (record.part, candidate.problem)
 
 
 def _in_order(run: Run, keys: Sequence[Key]) -> dict[str, list[Outcome]]:
-    """Return a run's outcomes for the given traces, by part."""
     parts = dict.fromkeys(part for part, _ in keys)
     known = {
         (record.part, record.id): one
