@@ -447,13 +447,8 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "synthetic": False,
         "config": CONFIG,
         "model": {
-            "backend": "hf",
-            "model": "org/base-7b",
-            "sha256": None,
-            "revision": "0123456789abcdef",
-            "dtype": "bfloat16",
-            "device": "cuda:0 (a large accelerator)",
-            "scorer": "trie",
+            "backend": "hf", "model": "org/base-7b", "sha256": None, "revision": "0123456789abcdef",
+            "dtype": "bfloat16", "device": "cuda:0 (a large accelerator)", "scorer": "trie",
         },
         "data": [
             {"name": "Qwen/ProcessBench/gsm8k", "revision": "fedcba9876543210", "sha256": None, "rows": 400},
@@ -461,7 +456,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         ],
         "versions": {"cpmi-eval": "0.1.0"},
         **changes,
-    }
+    }  # fmt: skip
 
 
 def failed_row(name: str, kind: str, message: str) -> dict[str, Any]:
@@ -493,15 +488,11 @@ FAILED = [
     failed_row("math-5", "no_negatives", "no rule edits the answer '[a] x :smile:'; try sampled=8"),
 ]
 SCORED = {
-    "id": "gsm8k-1",
-    "task": "processbench/gsm8k",
-    "scores": [0.25, -1.5, 0.0],
-    "prediction": 1,
-    "gold": {"first_error": 2, "final_answer_correct": False},
-    "error": None,
+    "id": "gsm8k-1", "task": "processbench/gsm8k", "scores": [0.25, -1.5, 0.0], "prediction": 1,
+    "gold": {"first_error": 2, "final_answer_correct": False}, "error": None,
     "cost": {"seconds": 1.0, "tokens": {"requested": 3, "computed": 2, "generated": 0}, "peak_memory_bytes": 0},
     "details": {"negatives": ["12", "13 [bold]"], "gold_terms": [0.0, 0.0, 0.0]},
-}
+}  # fmt: skip
 TEXT = {
     "id": "gsm8k-1",
     "task": "processbench/gsm8k",

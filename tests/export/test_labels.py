@@ -224,14 +224,10 @@ def test_traces_stands_for_the_task_with_a_path(cli: Cli) -> None:
     assert (config["task"], config["task_args"]) == ("traces", {"path": "mine.jsonl"})
     assert read_lines("scores.jsonl") == [
         {
-            "id": "x",
-            "problem": "p",
-            "steps": ["один", "два\u2028"],
-            "answer": "3",
-            "scores": [-4.0, -4.0],
+            "id": "x", "problem": "p", "steps": ["один", "два\u2028"], "answer": "3", "scores": [-4.0, -4.0],
             "labeler": "length",
         }
-    ]
+    ]  # fmt: skip
     (data,) = read_json("scores.jsonl.json")["data"]
     assert data["sha256"] == hashlib.sha256(Path("mine.jsonl").read_bytes()).hexdigest()
 

@@ -319,18 +319,11 @@ def two_parts(path: Path, *, scored: bool = True) -> None:
     config = {"labeler": "mc", "task": "t", "labeler_args": {"prompt": "/home/me/p.txt", "n": 8}, "limit": None}
     config |= {"model": "/models/base-7b/", "model_args": {}, "threshold": "native"}
     summary = {
-        "results": {**{f"t/{subset}": metrics for subset in order}, "t": metrics},
-        "coverage": {},
-        "errors": {},
-        "cost": {},
-        "labeler": {"name": "mc", "kind": "labeler", "uses_reference": True},
-        "threshold": {"protocol": "native", "value": 0.5},
-        "synthetic": False,
-        "config": config,
-        "model": model,
-        "data": [],
-        "versions": {"cpmi-eval": "0.1.0"},
-    }
+        "results": {**{f"t/{subset}": metrics for subset in order}, "t": metrics}, "coverage": {}, "errors": {},
+        "cost": {}, "labeler": {"name": "mc", "kind": "labeler", "uses_reference": True},
+        "threshold": {"protocol": "native", "value": 0.5}, "synthetic": False, "config": config, "model": model,
+        "data": [], "versions": {"cpmi-eval": "0.1.0"},
+    }  # fmt: skip
     identity = {**config, "data": [], "files": {"prompt": B}}
     path.mkdir()
     manifest = {"identity": identity, "config": config, "created": "2026-01-02T03:04:05+00:00", "model": model}
