@@ -32,8 +32,10 @@ KINDS = {"arithmetic": 2, "operation": 2, "copy": 2, "dropped": 3, "unit": 6}
 SHARED = 0.5  # how often two neighbouring traces solve the same problem
 CLOSED = 0.4  # how often a problem ends in a closing operation rather than a plain question
 
-# One block per family. `start`, `then` and `close` lines carry their operation (`=`: a bare number, no step), then:
-# what the problem says | how a step refers to it (`close`: what it says) | the group of {a} times {b} | a unit fact.
+# First the sentences of steps by their part in the story, in which {now} and {then} are the family's clause around the
+# equation and around its result. Then one block per family. `start`, `then` and `close` lines carry their operation
+# (`=`: a bare number, no step), then: what the problem says | how a step refers to it (`close`: what it says) | the
+# group of {a} times {b} | a unit fact.
 STORIES = "synthetic_stories.txt"
 PEOPLE = "Amara, Bruno, Chidi, Dalia, Emil, Farah, Goran, Hana, Ines, Jonas, Keiko, Lucia, Mateo, Nadia, Oskar, Priya"
 # The true value of each unit fact, what it is mistaken for, and how a step states it.
@@ -42,35 +44,6 @@ FACTS: dict[str, tuple[int, tuple[int, ...], str]] = {
     "pound": (16, (12, 10), "there are {b} ounces in a pound"),
     "week": (7, (5, 6), "there are {b} days in a week"),
 }
-# {now} and {then} are the family's clause around the equation and around its result.
-FRAMES = {
-    "start": (
-        "At first, {now}.",
-        "To begin, we work out the starting point: {now}.",
-        "{eq}, so {then} to begin with.",
-        "The starting amount comes first. At that point {now}.",
-    ),
-    "group": (
-        "{group} come to {eq} {unit}.",
-        "First we need the size of the next change: {group} come to {eq} {unit}.",
-        "{eq}, so {group} come to {c} {unit}.",
-        "Let us see how much is involved here. In total, {group} come to {eq} {unit}.",
-    ),
-    "fact": (
-        "{fact}, so {group} come to {eq} {unit}.",
-        "We need this in {unit}: {group} come to {eq} {unit}, because {fact}.",
-        "{eq}, so {group} come to {c} {unit}. Here we use that {fact}.",
-    ),
-    "then": (
-        "After {by}, {now}.",
-        "Next comes {by}. That makes {eq}, so {then}.",
-        "{eq}, which means that after {by}, {then}.",
-        "We now account for {by}: {now}.",
-        "The next change is {by}. With it, {now}.",
-    ),
-    "close": ("Finally, {now}.", "{eq}, so {then}.", "This leaves the question itself: {now}."),
-}
-ANSWERS = ("The answer is {c}.", "So the final answer is {c}.", "Therefore, the answer is \\boxed{{{c}}}.")
 LINKS = ("", "", "Then ", "Later, ", "After that, ", "Next, ")
 CONFUSED = {"+": "-", "-": "+", "*": "+", "/": "-*"}
 OFFSETS = (1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 20, 100)
@@ -155,10 +128,22 @@ class Draft:
 
 
 @cache
-def families() -> tuple[Family, ...]:
-    """Read the families of STORIES."""
-    text = files("cpmi_eval.tasks").joinpath(STORIES).read_text(encoding="utf-8")
-    return tuple(map(_family, text.strip().split("\n\n")))
+def _blocks() -> list[str]:
+    return files("cpmi_eval.tasks").joinpath(STORIES).read_text(encoding="utf-8").strip().split("\n\n")
+
+
+@cache
+def _frames() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in _blocks()[0].splitlines():
+        role, _, text = line.partition(": ")
+        found.setdefault(role, []).append(text)
+    return found
+
+
+@cache
+def _families() -> tuple[Family, ...]:
+    return tuple(map(_family, _blocks()[1:]))
 
 
 def _family(block: str) -> Family:
@@ -316,12 +301,12 @@ class _Story:
         fact = FACTS[event.fact][2] if event.fact else ""
         slots = {"now": _fill(clause, x="{eq}"), "then": _fill(clause, x="{c}")}
         slots |= {"by": event.by, "group": event.group, "fact": fact, "who": self.who, "unit": self.unit}
-        self.steps.append(Step(op, left, right, tuple(_fill(frame, **slots) for frame in FRAMES[role])))
+        self.steps.append(Step(op, left, right, tuple(_fill(frame, **slots) for frame in _frames()[role])))
         return Operand(step=len(self.steps) - 1)
 
 
 def _compose(length: int, rng: random.Random) -> _Story:
-    family = rng.choice(families())
+    family = rng.choice(_families())
     closing = rng.random() < CLOSED
     while True:
         story = _Story(family, rng)
@@ -341,7 +326,7 @@ def _render(steps: Sequence[Step], lines: Sequence[Line], rng: random.Random) ->
         equation = f"{a} {signs[op]} {b} = {c}"
         text = rng.choice(step.wordings).format(a=a, b=b, c=c, eq=equation)
         texts.append(text[0].upper() + text[1:])
-    texts[-1] += " " + rng.choice(ANSWERS).format(c=lines[-1].c)
+    texts[-1] += " " + rng.choice(_frames()["answer"]).format(c=lines[-1].c)
     return tuple(texts)
 
 

@@ -11,31 +11,15 @@ import numpy as np
 from cpmi_eval.grading.reader import words
 from cpmi_eval.labelers.edits import Edit, Form
 
-_CLOSED_SETS = (
-    ("yes", "no"),
-    ("true", "false"),
-    ("even", "odd", "neither"),
-    ("positive", "negative", "zero"),
-    ("increasing", "decreasing"),
-    ("always", "sometimes", "never"),
-    ("acute", "right", "obtuse"),
-    ("equilateral", "isosceles", "scalene"),
-    ("ellipse", "parabola", "hyperbola", "circle", "line", "point"),
-    ("north", "east", "south", "west"),
-    ("left", "right"),
-    ("red", "blue", "green", "yellow"),
-    ("heads", "tails"),
-    ("rational", "irrational"),
-    ("prime", "composite"),
-    ("finite", "infinite"),
-    ("convergent", "divergent"),
-    ("converges", "diverges"),
-    ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    (
-        *("january", "february", "march", "april", "may", "june"),
-        *("july", "august", "september", "october", "november", "december"),
-    ),
-)
+_WORDS = """
+yes no | true false | even odd neither | positive negative zero | increasing decreasing |
+always sometimes never | acute right obtuse | equilateral isosceles scalene |
+ellipse parabola hyperbola circle line point | north east south west | left right | red blue green yellow |
+heads tails | rational irrational | prime composite | finite infinite | convergent divergent |
+converges diverges | monday tuesday wednesday thursday friday saturday sunday |
+january february march april may june july august september october november december
+"""
+_CLOSED_SETS = [tuple(one.split()) for one in _WORDS.split("|")]
 _CHOICE = re.compile(r"[\s(]*(?:\\(?:text[a-z]*|mbox|mathrm)\s*\{)?[\s(]*([A-E])[\s).}]*")
 TEXT = re.compile(r"(\\(?:text[a-z]*|mbox|mathrm)\s*\{)([^{}]*)\}")
 _LETTER_LIST = re.compile(r"[A-H](?:\s*(?:,|\band\b|,\s*and\b)\s*[A-H])+")

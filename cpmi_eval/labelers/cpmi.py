@@ -24,7 +24,7 @@ import numpy as np
 from cpmi_eval import settings
 from cpmi_eval.errors import UsageError
 from cpmi_eval.labelers import negatives
-from cpmi_eval.labelers.results import NO_REFERENCE, answered, failed, spent
+from cpmi_eval.labelers.results import answered, failed, spent
 from cpmi_eval.protocols import Capability, LanguageModel
 from cpmi_eval.seeding import derive_rng, derive_seed
 from cpmi_eval.types import (
@@ -138,56 +138,42 @@ class CPMI:
         """Yield one result per trace: the rewards, or why there are none."""
         if backend is None:
             raise UsageError("cpmi needs a model")
-        proposed = self._sample(traces, backend)
-        plans: list[_Plan | TraceFailure] = [
-            self._plan(trace, backend, generation) for trace, generation in zip(traces, proposed, strict=True)
-        ]
+        able, without = answered(traces)
+        yield from without
+        plans = [self._plan(*pair, backend) for pair in zip(able, self._sample(able, backend), strict=True)]
         requests = [request for plan in plans if isinstance(plan, _Plan) for request in plan.requests]
         results = iter(backend.loglikelihood(requests))
         for plan in plans:
-            if isinstance(plan, _Plan):
-                yield self._reduce(plan, [next(results) for _ in plan.requests])
-            else:
-                yield plan
+            yield self._reduce(plan, [next(results) for _ in plan.requests]) if isinstance(plan, _Plan) else plan
 
-    def _sample(self, traces: Sequence[Trace], backend: LanguageModel) -> list[Generation | Failure | None]:
+    def _sample(self, traces: Sequence[Trace], backend: LanguageModel) -> Sequence[Generation | Failure]:
         """Ask the model for wrong results, per trace under its own seed."""
         if not self.sampled:
-            return [None] * len(traces)
-        able, _ = answered(traces)
-        prompts = [negatives.sampling_prompt(trace.problem, trace.steps, trace.answer or "") for trace in able]
+            return [Generation(())] * len(traces)
+        prompts = [negatives.sampling_prompt(trace.problem, trace.steps, trace.answer or "") for trace in traces]
         if self.chat:
             prompts = [backend.chat_prompt(prompt) for prompt in prompts]
         sampling = Sampling(max_new_tokens=24, temperature=1.05, top_p=0.9)
-        seeds = [[derive_seed(self.seed, "negatives", trace.id, i) for i in range(self.sampled)] for trace in able]
-        made = iter(backend.generate(prompts, sampling, seeds))
-        return [None if trace.answer is None else next(made) for trace in traces]
+        seeds = [[derive_seed(self.seed, "negatives", trace.id, i) for i in range(self.sampled)] for trace in traces]
+        return backend.generate(prompts, sampling, seeds)
 
-    def _plan(
-        self, trace: Trace, backend: LanguageModel, generation: Generation | Failure | None
-    ) -> _Plan | TraceFailure:
+    def _plan(self, trace: Trace, generation: Generation | Failure, backend: LanguageModel) -> _Plan | TraceFailure:
         """Choose the negatives and lay out the requests."""
-        if trace.answer is None:
-            return TraceFailure(trace.id, NO_REFERENCE)
         if isinstance(generation, Failure):
             return TraceFailure(trace.id, generation)
-        tokens = generation.tokens if generation else Tokens()
-        proposed = (
-            [negatives.parse_sample(one.text, trace.answer) for one in generation.completions] if generation else []
-        )
+        answer = trace.answer or ""
+        proposed = (negatives.parse_sample(one.text, answer) for one in generation.completions)
         preferred = [text for text in proposed if text is not None]
         if self.from_file is None:
-            rng = derive_rng(self.seed, "rules", trace.id)
-            chosen = negatives.pick(trace.answer, self.n_negatives, rng, preferred)
-            hint = f"no rule edits the answer {trace.answer!r}; try sampled=8 or negatives_file=FILE"
+            chosen = negatives.pick(answer, self.n_negatives, derive_rng(self.seed, "rules", trace.id), preferred)
+            hint = f"no rule edits the answer {answer!r}; try sampled=8 or negatives_file=FILE"
         else:
             chosen = list(self.from_file.get(trace.id, ()))
             hint = "the negatives file has no line for this trace"
         if not chosen:
-            return TraceFailure(trace.id, Failure("no_negatives", hint), tokens)
-        answers = (trace.answer, *chosen)
-        sampled = sum(answer in preferred for answer in chosen)
-        return _Plan(trace, answers, sampled, tuple(self._requests(trace, answers, backend)), tokens)
+            return TraceFailure(trace.id, Failure("no_negatives", hint), generation.tokens)
+        requests = tuple(self._requests(trace, (answer, *chosen), backend))
+        return _Plan(trace, (answer, *chosen), sum(one in preferred for one in chosen), requests, generation.tokens)
 
     def _requests(self, trace: Trace, answers: Sequence[str], backend: LanguageModel) -> Iterator[ScoreRequest]:
         before, after = self.target
@@ -198,10 +184,9 @@ class CPMI:
                 base = backend.chat_prompt(base)
             for context in contexts(self.variant, Text(base), steps):
                 for answer in answers:
-                    if self.normalize == "answer":
-                        yield ScoreRequest(context + before, answer, self.top_k, self.top_p)
-                    else:
-                        yield ScoreRequest(context, before + answer + after, self.top_k, self.top_p)
+                    alone = self.normalize == "answer"
+                    asked = (context + before, answer) if alone else (context, before + answer + after)
+                    yield ScoreRequest(*asked, self.top_k, self.top_p)
 
     def _reduce(self, plan: _Plan, results: Sequence[LogProb | Failure]) -> Scored:
         """Turn log-probabilities into rewards; see the module's formulas."""

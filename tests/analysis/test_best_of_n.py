@@ -44,9 +44,6 @@ def values(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     return {name: metric.value for name, metric in compute(outcomes).items()}
 
 
-# --- by hand --------------------------------------------------------------------------------------------------------
-
-
 def test_two_problems_by_hand() -> None:
     """Two candidates each. a: the right one scores higher. b: both are wrong, with different answers."""
     found = compute(
@@ -108,9 +105,6 @@ def test_the_scorers_own_aggregation_makes_the_columns(how: str) -> None:
 def test_an_aggregation_that_does_not_exist() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'mean'"):
         compute([outcome("a", 0, True, 1.0, aggregation="means")])
-
-
-# --- what must hold -------------------------------------------------------------------------------------------------
 
 
 def test_sizes_are_powers_of_two_and_the_largest_count() -> None:
@@ -186,8 +180,6 @@ def test_many_candidates_are_sampled_close_to_the_truth_and_reproducibly() -> No
     assert abs(other - truth) < 5 * spread
 
 
-# --- against every subset -------------------------------------------------------------------------------------------
-
 SCORES = st.none() | st.integers(0, 4).map(lambda eighths: eighths / 8)  # sums of these are exact
 
 
@@ -251,9 +243,6 @@ def test_neither_the_order_nor_the_company_of_candidates_matters(drawn: list[Any
         kind, _, size = name.partition("@")
         if size and kind.partition("_")[0] in ("maj", "bon", "wvote") and value is not None:
             assert value <= before[f"pass@{size}"] + 1e-12
-
-
-# --- a run ----------------------------------------------------------------------------------------------------------
 
 
 class Marked:

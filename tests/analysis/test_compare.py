@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -135,7 +134,7 @@ class Free(shop.Even):
 
 
 @pytest.fixture(autouse=True)
-def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def stubs(plain: None, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, labeler in {"paid": Paid, "mc": Paid, "critic": Critic, "free": Free}.items():
         register("labelers", name, labeler)
     register("tasks", "shop", Shop)
@@ -144,10 +143,6 @@ def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(CLOCK, "now", 0.0, raising=False)
     monkeypatch.setattr(Counting, "opened", [])
     monkeypatch.setattr(Paid, "scored", [])
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_") or name in ("NO_COLOR", "FORCE_COLOR")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 def go(labelers: str | list[str], **options: Any) -> Comparison:
@@ -173,8 +168,6 @@ def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     command = ("compare", "--task", "shop", "--backend", "counting", "--batch_size", "1", "--output_path", "out")
     return lambda labelers, *args: cli(*command, "--labelers", labelers, *args)
 
-
-# --- how labelers are named -----------------------------------------------------------------------------------------
 
 SPECS = {
     "mc": [("mc", {})],
@@ -233,9 +226,6 @@ def test_any_settings_come_through_and_have_a_folder_of_their_own(specs: list[tu
     assert all(re.fullmatch(r"[\w-]{1,70}", slug, flags=re.ASCII) for slug in slugs)
 
 
-# --- what they share ------------------------------------------------------------------------------------------------
-
-
 def test_one_model_is_loaded_for_all_and_its_loading_is_no_labelers_cost() -> None:
     comparison = go("mc,paid,paid(seconds=2),free")
     assert len(Counting.opened) == 1
@@ -291,9 +281,6 @@ def test_progress_names_the_labeler() -> None:
     assert {step.phase for step in seen} == {
         "mc: loading the model", "mc: scoring", "paid(seconds=2): loading the model", "paid(seconds=2): scoring",
     }  # fmt: skip
-
-
-# --- relative costs -------------------------------------------------------------------------------------------------
 
 
 def test_relative_costs_are_over_the_traces_that_all_finished() -> None:
@@ -403,9 +390,6 @@ def test_relative_costs_as_text(value: float | None, text: str) -> None:
     assert relative(value) == text
 
 
-# --- labelers that fail ---------------------------------------------------------------------------------------------
-
-
 def test_a_labeler_that_cannot_be_served_is_a_row_and_the_others_go_on(cli: Cli) -> None:
     comparison = go("paid(asks=generate),mc,paid")
     unable, mc, paid = comparison.rows
@@ -493,9 +477,6 @@ def test_wrong_usage_on_the_command_line(cli: Cli) -> None:
         assert not Path("out").exists()
 
 
-# --- one directory --------------------------------------------------------------------------------------------------
-
-
 def test_interrupt_and_go_on(cli: Cli, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Paid):
         interrupted_at: ClassVar[str] = "b0"
@@ -574,9 +555,6 @@ def test_runs_on_other_versions_are_not_on_one_meter(monkeypatch: pytest.MonkeyP
     assert "these runs differ in versions, so their costs are not comparable" in cli("mc,free").out
 
 
-# --- what is written and printed ------------------------------------------------------------------------------------
-
-
 def test_the_document(cli: Cli) -> None:
     done = cli("mc(seconds=2,fails=a0),free", "--json", "--seed", "3")
     document = json.loads(done.out)
@@ -647,9 +625,6 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(("compare", "--help"))
     assert caught.value.code == 0
     snapshot.check("help_compare", capsys.readouterr().out)
-
-
-# --- settings from files --------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: object) -> str:

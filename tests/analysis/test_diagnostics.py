@@ -98,9 +98,6 @@ def pairs_by_position(records: Sequence[Record], weights: Sequence[int] | None =
     return found
 
 
-# --- AUC within step position ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_auc_within_position_is_the_concordant_share_of_all_pairs_of_one_index(seed: int) -> None:
     records = random_traces(seed)
@@ -170,9 +167,6 @@ def test_positions_add_up_to_the_whole() -> None:
     assert sum((one.value or 0) * one.pairs for one in parts) / whole.pairs == pytest.approx(whole.value)
 
 
-# --- baselines ------------------------------------------------------------------------------------------------------
-
-
 def test_baselines_by_hand() -> None:
     records = [
         trace(1, [0.9, 0.1], 1, steps=["a", "bbbb"]),
@@ -238,22 +232,13 @@ def test_baselines_decide_all_traces_and_are_ranked_on_the_steps_that_were_score
     assert found.at_oracle.acc_error.value == 0.5  # which stays a miss for the scorer
 
 
-# --- positions, lengths, right answers ------------------------------------------------------------------------------
-
-
 def test_where_errors_were_called() -> None:
     scores = [0.5] * 8
     records = [
-        trace(2, scores, 2),
-        trace(2, scores, 0),
-        trace(2, scores, 7),
-        trace(2, scores, -1),
-        trace(2, None, None, steps=["x"] * 8),
-        trace(6, scores, 6),
-        trace(5, scores, 4),
-        trace(-1, scores, -1),
+        trace(2, scores, 2), trace(2, scores, 0), trace(2, scores, 7), trace(2, scores, -1),
+        trace(2, None, None, steps=["x"] * 8), trace(6, scores, 6), trace(5, scores, 4), trace(-1, scores, -1),
         trace(None, scores, 1),
-    ]
+    ]  # fmt: skip
     found = steps_of(diagnose(records, False))
     by_first = {one.first: one for one in found.by_position}
     third = by_first[2].errors
@@ -304,19 +289,12 @@ def test_lengths_on_the_edges(length: int, group: int) -> None:
 def test_right_answers_of_wrong_processes() -> None:
     two = [0.5, 0.5]
     records = [
-        trace(0, two, 0, right=True),
-        trace(0, two, -1, right=True),
-        trace(1, two, -1, right=True),
-        trace(1, None, None, steps=["a", "b"], right=True),
-        trace(1, two, 1, right=False),
-        trace(1, two, 1, right=None),
+        trace(0, two, 0, right=True), trace(0, two, -1, right=True), trace(1, two, -1, right=True),
+        trace(1, None, None, steps=["a", "b"], right=True), trace(1, two, 1, right=False), trace(1, two, 1, right=None),
         trace(-1, two, -1, right=True),
-    ]
+    ]  # fmt: skip
     found = steps_of(diagnose(records, False)).right_answer
     assert (found.n, found.exact, found.called_correct) == (4, share(1, 4), share(2, 4))
-
-
-# --- lowest scores, coverage ----------------------------------------------------------------------------------------
 
 
 def test_lowest_scores_on_the_last_step() -> None:
@@ -351,9 +329,6 @@ def test_coverage() -> None:
     found = diagnose(records, False).coverage
     assert (found.traces, found.scored, found.failures) == (5, 2, {"too_long": 2, "no_reference": 1})
     assert found.unscored == {"erroneous": share(2, 3), "correct": share(0, 1)}
-
-
-# --- what is not there ----------------------------------------------------------------------------------------------
 
 
 def test_a_scorer_without_decisions() -> None:
@@ -402,9 +377,6 @@ def test_what_is_not_defined_is_none(case: str, undecided: bool) -> None:
     if case == "no such pairs":
         assert steps.scorer.step_auc.value is not None
         assert steps.scorer.within_position_auc.value is None
-
-
-# --- solutions ------------------------------------------------------------------------------------------------------
 
 
 def solutions(seed: int, low: int = 0) -> list[Record]:
@@ -477,9 +449,6 @@ def test_solutions_of_which_none_is_scored() -> None:
     found = solutions_of(diagnose(records, True))
     assert found.aggregations["min"].outcome_auc == Metric(None, 0)
     assert found.aggregations["min"].within_problem_auc.pairs == 0
-
-
-# --- what people see ------------------------------------------------------------------------------------------------
 
 
 def shown(found: dict[str, Diagnostics]) -> str:

@@ -85,9 +85,6 @@ UNMOVED = {"comparable": "pass", "scores": "pass", "tokens": "pass", "quality": 
 UNLIKE = {"comparable": "fail", "scores": "skipped", "tokens": "skipped", "quality": "skipped", "speed": "skipped"}
 
 
-# --- nothing moved --------------------------------------------------------------------------------------------------
-
-
 def test_a_run_passes_against_itself(cli: Cli, real: Path) -> None:
     done = cli("check", str(real), "--baseline", "new/folder/base.json", "--update")
     assert (done.code, done.err) == (0, "")
@@ -115,9 +112,6 @@ def test_the_order_of_traces_does_not_matter(files: Files, base: Path) -> None:
     files.rows.reverse()
     files.texts.sort(key=lambda one: -int(one["id"][-4:]))
     assert verdicts(files.write(), base) == UNMOVED
-
-
-# --- is it the same thing? ------------------------------------------------------------------------------------------
 
 
 def test_a_missing_trace_is_named(cli: Cli, files: Files, base: Path) -> None:
@@ -259,9 +253,6 @@ def test_each_part_is_checked_also_one_that_only_chose_the_threshold(files: File
     assert found["quality"].verdict == "pass"
 
 
-# --- scores ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_moved_score_is_named_with_its_size(cli: Cli, files: Files, base: Path) -> None:
     row = files.rows[4]
     row["scores"][1] += 0.01
@@ -346,9 +337,6 @@ def test_a_score_that_is_no_number_is_refused_with_its_place(
     assert "Traceback" not in done.err
 
 
-# --- tokens and speed -----------------------------------------------------------------------------------------------
-
-
 def cost(files: Files, seconds: float, computed: int) -> Path:
     for row in files.rows:
         tokens = {**NO_TOKENS, "requested": 2 * computed, "computed": computed}
@@ -399,9 +387,6 @@ def test_speed_in_traces_per_second_where_no_model_ran(files: Files, tmp_path: P
     assert found.summary.startswith("1 -> 4 traces per second, 4.00x faster")
     assert checked(files.path, base, speed=1)["speed"].verdict == "pass"
     assert checked(files.path, base, speed="off")["speed"].verdict == "skipped"
-
-
-# --- quality --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -535,9 +520,6 @@ def test_the_mean_over_parts_may_not_drop_either(files: Files, tmp_path: Path) -
     assert {one["part"] for one in paired.numbers["metrics"]} == {"synthetic/other", PART}
 
 
-# --- what may be tolerated ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -571,8 +553,6 @@ def test_every_check_but_the_first_can_be_switched_off(cli: Cli, files: Files, b
     for name in ("scores", "tokens", "quality", "speed"):
         assert summaries[name] == f"switched off by --tolerance {name}=off"
 
-
-# --- damaged files --------------------------------------------------------------------------------------------------
 
 Document = dict[str, Any]
 
@@ -682,9 +662,6 @@ def test_a_run_that_lacks_what_a_check_needs(cli: Cli, files: Files, base: Path)
     assert "lacks what a check needs (KeyError('computed'))" in done.err
 
 
-# --- writing a baseline ---------------------------------------------------------------------------------------------
-
-
 def test_update_says_what_it_changes(cli: Cli, files: Files, base: Path) -> None:
     files.rows[4]["scores"][1] += 0.01
     run = files.write()
@@ -754,9 +731,6 @@ def test_a_place_where_nothing_can_be_written(cli: Cli, real: Path) -> None:
     assert "file/base.json cannot be written" in done.err
 
 
-# --- forms of the report --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def moved(files: Files, base: Path) -> tuple[str, ...]:
     """A check that fails on a trace with a hostile name."""
@@ -824,9 +798,6 @@ def test_text_ends_with_the_verdict_and_the_next_step(cli: Cli, moved: tuple[str
     done = cli(*moved)
     assert (done.code, done.err) == (1, "")
     assert "failed: scores\nif this is meant, make it the baseline: cpmi-eval check " in done.out
-
-
-# --- this repository's own ------------------------------------------------------------------------------------------
 
 
 def test_the_committed_baseline_stands_on_the_traces_that_the_task_gives(tmp_path: Path) -> None:

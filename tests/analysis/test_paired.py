@@ -62,9 +62,6 @@ FIRSTS = [-1, 0, 2, -1, 3, 1, -1, -1, 2, 0]
 CLUSTERS = ["p", "p", "q", "r", "s", "s", "s", "t", "u", "v"]  # seven problems
 
 
-# --- independent computations ---------------------------------------------------------------------------------------
-
-
 def plain_f1(outcomes: Sequence[Outcome]) -> float:
     accuracies = []
     for erroneous in (True, False):
@@ -116,9 +113,6 @@ def shares(differences: Sequence[float]) -> tuple[float, float, float]:
         sum(one >= seen - 1e-9 for one in differences) / n,
         sum(one <= seen + 1e-9 for one in differences) / n,
     )
-
-
-# --- the permutation test -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -289,9 +283,6 @@ def test_selection_among_candidates_of_scorers_that_aggregate_otherwise() -> Non
     assert permutation(a, b, best_of_n.compute, "pass@1", draws=8).difference == 0
 
 
-# --- what a test cannot be made of ----------------------------------------------------------------------------------
-
-
 def test_scorers_that_decide_nothing_have_no_f1() -> None:
     a = drawn(14, FIRSTS, CLUSTERS)
     b = [replace(one, prediction=None, undecided=True) for one in a]
@@ -323,9 +314,6 @@ def test_other_traces_other_metrics_and_plain_functions_are_refused() -> None:
         permutation(a, a, first_error.compute, "f1", draws=0)
 
 
-# --- McNemar and Holm by hand ---------------------------------------------------------------------------------------
-
-
 def test_mcnemar_by_hand() -> None:
     """Five that only a matches, one that only b does: p = 2 (C(6,0) + C(6,1)) / 2^6."""
     hits = [(True, False)] * 5 + [(False, True)] + [(True, True)] * 3 + [(False, False)] * 2
@@ -352,9 +340,6 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.6]) == [1, 1]
     assert holm([]) == []
-
-
-# --- runs -----------------------------------------------------------------------------------------------------------
 
 
 def summary(task: str = "synthetic", **changes: Any) -> dict[str, Any]:
@@ -502,9 +487,6 @@ def test_only_problems_whose_candidates_all_have_are_shared() -> None:
     assert aligned.left_out == (2, 1)
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
     """Make runs of three labelers on the synthetic task."""
@@ -610,9 +592,6 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--against" in done.stdout
-
-
-# --- the simulation -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,9 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.store import ROW_KEYS, to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
-SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run every test in a folder of its own, without what the caller's environment says."""
-    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
@@ -39,9 +31,6 @@ RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n
 
 def config_of(path: str | Path) -> dict[str, Any]:
     return json.loads(Path(path, "manifest.json").read_text(encoding="utf-8"))["config"]
-
-
-# --- how options are given ------------------------------------------------------------------------------------------
 
 
 def test_both_spellings(cli: Cli) -> None:
@@ -141,8 +130,6 @@ def test_config_file_that_is_not_there(cli: Cli) -> None:
     assert "config file absent.yaml does not exist" in done.err
 
 
-# --- wrong usage ----------------------------------------------------------------------------------------------------
-
 CPMI = ("run", "--labeler", "cpmi", "--task", "synthetic")
 UNKNOWN = {
     "command": (("leaderbord",), "leaderbord"),
@@ -216,9 +203,6 @@ def test_wrong_usage(cli: Cli, args: tuple[str, ...], message: str) -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli("--version") == (0, f"cpmi-eval, version {__version__}\n", "")
-
-
-# --- stdout and stderr ----------------------------------------------------------------------------------------------
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -321,9 +305,6 @@ def test_a_refused_run_imports_no_torch() -> None:
     assert done.stdout == "2 False\n"
 
 
-# --- interruption and failures --------------------------------------------------------------------------------------
-
-
 class Nervous:
     """Raises at the third trace, as often as it is told to."""
 
@@ -398,9 +379,6 @@ def test_failed_rows_are_shown_and_make_the_exit_code(
     ]
 
 
-# --- ls -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -428,8 +406,6 @@ def test_ls_prints_a_summary_as_it_is_written(
     register("labelers", "nervous", Nervous)
     assert summary in cli("ls", "labelers").out
 
-
-# --- show, over run directories written by hand ------------------------------------------------------
 
 CONFIG = {
     "labeler": "cpmi", "task": "processbench", "labeler_args": {"variant": "prefix", "sampled": 8}, "task_args": {},
@@ -471,13 +447,8 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "synthetic": False,
         "config": CONFIG,
         "model": {
-            "backend": "hf",
-            "model": "org/base-7b",
-            "sha256": None,
-            "revision": "0123456789abcdef",
-            "dtype": "bfloat16",
-            "device": "cuda:0 (a large accelerator)",
-            "scorer": "trie",
+            "backend": "hf", "model": "org/base-7b", "sha256": None, "revision": "0123456789abcdef",
+            "dtype": "bfloat16", "device": "cuda:0 (a large accelerator)", "scorer": "trie",
         },
         "data": [
             {"name": "Qwen/ProcessBench/gsm8k", "revision": "fedcba9876543210", "sha256": None, "rows": 400},
@@ -485,7 +456,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         ],
         "versions": {"cpmi-eval": "0.1.0"},
         **changes,
-    }
+    }  # fmt: skip
 
 
 def failed_row(name: str, kind: str, message: str) -> dict[str, Any]:
@@ -517,15 +488,11 @@ FAILED = [
     failed_row("math-5", "no_negatives", "no rule edits the answer '[a] x :smile:'; try sampled=8"),
 ]
 SCORED = {
-    "id": "gsm8k-1",
-    "task": "processbench/gsm8k",
-    "scores": [0.25, -1.5, 0.0],
-    "prediction": 1,
-    "gold": {"first_error": 2, "final_answer_correct": False},
-    "error": None,
+    "id": "gsm8k-1", "task": "processbench/gsm8k", "scores": [0.25, -1.5, 0.0], "prediction": 1,
+    "gold": {"first_error": 2, "final_answer_correct": False}, "error": None,
     "cost": {"seconds": 1.0, "tokens": {"requested": 3, "computed": 2, "generated": 0}, "peak_memory_bytes": 0},
     "details": {"negatives": ["12", "13 [bold]"], "gold_terms": [0.0, 0.0, 0.0]},
-}
+}  # fmt: skip
 TEXT = {
     "id": "gsm8k-1",
     "task": "processbench/gsm8k",
@@ -647,9 +614,6 @@ def test_a_results_file_of_something_else(cli: Cli) -> None:
     shown = cli("show", "odd")
     assert shown.code == 2
     assert "results.json" in shown.err
-
-
-# --- help -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["", "run", "label", "generate", "train", "ls", "show", "leaderboard", "validate"])

@@ -213,9 +213,6 @@ def session(result: RunResult) -> dict[str, Any]:
     return dict(manifest["sessions"][-1]["workers"])
 
 
-# --- as one process -------------------------------------------------------------------------------------------------
-
-
 @needs_ray
 def test_workers_find_what_one_process_finds(cluster: Any, go: Go, tmp_path: Path) -> None:
     alone = go("alone", log_samples=True)
@@ -274,9 +271,6 @@ def test_a_model_on_workers_scores_as_here(cluster: Any, go: Go, tmp_path: Path)
     assert result.failed == 0
     assert result.summary["model"]["sha256"] == alone.summary["model"]["sha256"]
     assert result.summary["cost"]["peak_memory_bytes"] > 0
-
-
-# --- what goes wrong with one trace, or with all --------------------------------------------------------------------
 
 
 @needs_ray
@@ -345,9 +339,6 @@ def test_batches_are_taken_as_they_are_needed(cluster: Any, go: Go, tmp_path: Pa
         executor.close()
     assert finished == 30
     assert most <= 2 * IN_FLIGHT
-
-
-# --- what dies ------------------------------------------------------------------------------------------------------
 
 
 @needs_ray
@@ -489,9 +480,6 @@ def test_ctrl_c_ends_the_workers_and_ray(plugin: Path, cli: Cli, tmp_path: Path)
     done = cli(*command(tmp_path, "--json")[3:])
     assert done.code == 0, done.err
     assert json.loads(done.out)["cost"]["sessions"] == 2
-
-
-# --- what is asked for ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

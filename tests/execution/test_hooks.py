@@ -43,9 +43,6 @@ def test_a_decision_for_a_step_that_is_not_there_is_a_failure(go: Go, wrong: int
     assert go(Wild).summary["errors"] == {"bad_output": 13}
 
 
-# --- texts behind the scores ----------------------------------------------------------------------------------------
-
-
 class Talking(Even):
     """Keeps two texts per trace, one of them with characters that are line ends elsewhere; fails on trace a1."""
 
@@ -94,9 +91,6 @@ def test_keeping_texts_of_a_labeler_that_has_none_is_said(go: Go, caplog: pytest
     assert "even draws no samples" in caplog.text
 
 
-# --- scores that need all rows --------------------------------------------------------------------------------------
-
-
 class Ranking(Even):
     """The final score of a step is the rank of its trace's length among all."""
 
@@ -124,9 +118,6 @@ def test_final_scores_are_those_of_all_rows(go: Go) -> None:
     kept = [json.loads(line) for line in (result.path / "samples.jsonl").read_bytes().splitlines()]
     assert kept == list(result.rows)
     assert go(Ranking, batch_size=2).rows == result.rows
-
-
-# --- models ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_description_that_is_none_is_told(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +182,6 @@ def test_a_run_of_another_format_is_refused(go: Go) -> None:
     path.write_text(json.dumps({**manifest, "schema_version": 1}), encoding="utf-8")
     with pytest.raises(StoreError, match=r"run format 1, here 2.*--fresh"):
         go("even")
-
-
-# --- cost -----------------------------------------------------------------------------------------------------------
 
 
 def test_device_time_is_processor_time_where_there_is_no_gpu(go: Go) -> None:

@@ -25,8 +25,6 @@ from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.types import Failure, Provenance, Scored, TaskData, TraceFailure
 
-# --- what a labeler sees --------------------------------------------------------------------------------------------
-
 
 class Spy(Even):
     seen: ClassVar[list[Trace]] = []
@@ -64,9 +62,6 @@ def test_texts_are_kept_beside_the_rows(go: Go) -> None:
         "answer": "4",
         "cluster": "cluster a0",
     }
-
-
-# --- what a labeler owes --------------------------------------------------------------------------------------------
 
 
 def returning(values: Any) -> type[Even]:
@@ -222,9 +217,6 @@ def test_scores_may_be_numpy_numbers(go: Go) -> None:
     assert {tuple(row["scores"]) for row in go(Vector).rows} == {(0.0, 1.0)}
 
 
-# --- exit codes -----------------------------------------------------------------------------------------------------
-
-
 class Unreferenced(Even):
     needs: ClassVar[frozenset[str]] = frozenset({"answer"})
 
@@ -248,9 +240,6 @@ def test_a_trace_without_reference_is_a_miss_but_no_failure(go: Go) -> None:
     summary = go(Unreferenced).summary
     assert summary["errors"] == {"no_reference": 1}
     assert summary["coverage"]["shop/a"] == {"traces": 5, "scored": 4, "no_reference": 1, "failed": 0}
-
-
-# --- limit ----------------------------------------------------------------------------------------------------------
 
 
 def ids(result: RunResult) -> list[str]:
@@ -300,9 +289,6 @@ def test_one_subset_may_be_given_as_text() -> None:
         cpmi_eval.evaluate("random", "synthetic", subset="arithmetics")
 
 
-# --- batches --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("labeler", ["random", "length", "asking"])
 def test_scores_do_not_depend_on_batches(tmp_path: Path, register: Register, labeler: str) -> None:
     runs = [
@@ -347,9 +333,6 @@ def test_progress_counts_up_to_the_total(go: Go) -> None:
     assert seen[0] == Progress(0, 13, "loading the model")
 
 
-# --- thresholds -----------------------------------------------------------------------------------------------------
-
-
 def test_thresholds(go: Go) -> None:
     native = go()
     assert {row["prediction"] for row in native.rows} == {-1}
@@ -375,9 +358,6 @@ def test_a_scorer_that_decides_nothing_has_an_auc_and_no_f1(go: Go) -> None:
     assert result.summary["threshold"] == {"protocol": "native", "value": None, "undecided": True}
     assert {row["prediction"] for row in result.rows} == {None}
     assert go("length", threshold="fixed:-5", fresh=True).results["shop"]["f1"].value is not None
-
-
-# --- one directory, one run -----------------------------------------------------------------------------------------
 
 
 def test_a_different_run_in_the_same_directory_is_refused_by_what_differs(go: Go) -> None:
@@ -493,9 +473,6 @@ def test_the_default_directory_is_this_configurations_own(
     assert cpmi_eval.evaluate("even", "shop", seed=1).path != first.path
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_finished_run_loads_no_model(go: Go) -> None:
     first = go("asking", backend="counting")
     again = go("asking", backend="counting")
@@ -578,9 +555,6 @@ def test_a_typo_in_what_this_labeler_does_not_use_is_still_a_typo(go: Go) -> Non
         go("even", backend="hff")
 
 
-# --- tasks that are not what they should be -------------------------------------------------------------------------
-
-
 def shop_of(content: list[Item]) -> type[Shop]:
     class Other(Shop):
         def load(self, options: LoadOptions) -> TaskData:
@@ -615,9 +589,6 @@ def test_the_same_id_in_two_subsets_never_mixes_their_scores(go: Go, register: R
     assert [row["scores"] for row in result.rows] == [[1.0], [2.0]]
 
 
-# --- results.json ---------------------------------------------------------------------------------------------------
-
-
 def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> None:
     result = go("asking", backend="counting", seed=3)
     kept = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
@@ -638,25 +609,11 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
     scorer = {"name": "asking", "kind": "baseline", "uses_reference": False, "native_threshold": 0.0}
     assert kept["labeler"] == scorer
     assert kept["config"] == {
-        "labeler": "asking",
-        "task": "shop",
-        "labeler_args": {},
-        "task_args": {},
-        "subset": [],
-        "model": "smollm2-135m",
-        "model_args": {},
-        "backend": "counting",
-        "dtype": "auto",
-        "device": "auto",
-        "batch_size": "auto",
-        "scorer": "trie",
-        "threshold": "native",
-        "limit": None,
-        "seed": 3,
-        "log_samples": False,
-        "data_dir": None,
+        "labeler": "asking", "task": "shop", "labeler_args": {}, "task_args": {}, "subset": [], "model": "smollm2-135m",
+        "model_args": {}, "backend": "counting", "dtype": "auto", "device": "auto", "batch_size": "auto",
+        "scorer": "trie", "threshold": "native", "limit": None, "seed": 3, "log_samples": False, "data_dir": None,
         "output_path": str(tmp_path / "run"),
-    }
+    }  # fmt: skip
     assert kept["versions"]["cpmi-eval"] == cpmi_eval.__version__
     assert {"python", "torch", "transformers", "numpy"} <= set(kept["versions"])
     assert kept["data"] == [{"name": "shop", "revision": None, "sha256": "00", "rows": 13}]
@@ -694,8 +651,6 @@ def test_cost_adds_up_over_sessions(go: Go, tmp_path: Path) -> None:
     scoring = sum(row["cost"]["seconds"] for row in result.rows)
     assert cost["wall_seconds"]["score"] == pytest.approx(scoring)
 
-
-# --- a real kill ----------------------------------------------------------------------------------------------------
 
 CLI = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
 N_TRACES = 24

@@ -55,14 +55,9 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
 }
 MODEL = {
-    "backend": "prm",
-    "model": "Qwen/Qwen2.5-Math-PRM-7B",
-    "sha256": None,
-    "revision": "abc123",
-    "parameters": 7_000_000_000,
-    "dtype": "bfloat16",
-    "device": "cuda",
-}
+    "backend": "prm", "model": "Qwen/Qwen2.5-Math-PRM-7B", "sha256": None, "revision": "abc123",
+    "parameters": 7_000_000_000, "dtype": "bfloat16", "device": "cuda",
+}  # fmt: skip
 
 
 def trace_rows(part: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -99,15 +94,9 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         path.mkdir()
         rows = [trace_rows(part) for part in parts]
         config = {
-            "labeler": "prm",
-            "task": "processbench",
-            "labeler_args": {"checkpoint": "Qwen/Qwen2.5-Math-PRM-7B"},
-            "task_args": {},
-            "batch_size": "auto",
-            "threshold": "native",
-            "limit": None,
-            "seed": 7,
-        }
+            "labeler": "prm", "task": "processbench", "labeler_args": {"checkpoint": "Qwen/Qwen2.5-Math-PRM-7B"},
+            "task_args": {}, "batch_size": "auto", "threshold": "native", "limit": None, "seed": 7,
+        }  # fmt: skip
         kept = {key: value for key, value in RESULTS.items() if key in parts}
         mean = RESULTS["processbench"] if len(parts) > 1 else RESULTS[parts[0]]
         summary = {
@@ -161,9 +150,6 @@ def lm_eval_files(run_dir: Path, to: Path) -> tuple[dict[str, Any], dict[str, li
     rows = {path.name.removeprefix("samples_").rpartition("_")[0]: path for path in samples}
     parsed = {name: [json.loads(line) for line in path.read_bytes().splitlines()] for name, path in rows.items()}
     return json.loads(results.read_text(encoding="utf-8")), parsed
-
-
-# --- lm-eval: what is written ---------------------------------------------------------------------------------------
 
 
 def test_lm_eval_folders_and_files_are_named_as_lm_eval_finds_them(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -240,19 +226,12 @@ def test_lm_eval_samples_by_hand(run: Callable[..., Path], tmp_path: Path) -> No
 
     steps = "gsm8k-0 step 0\u2028\n\ngsm8k-0 step 1\u2028"
     assert first == {
-        "doc_id": 0,
-        "doc": doc,
-        "target": "1",
-        "arguments": {"gen_args_0": {"arg_0": "problem of gsm8k-0", "arg_1": steps}},
-        "resps": [["[0.9, 0.2]"]],
-        "filtered_resps": ["1"],
-        "filter": "none",
-        "metrics": ["acc_error"],
-        "doc_hash": digest(json.dumps(doc, indent=2, ensure_ascii=False)),
-        "prompt_hash": digest("problem of gsm8k-0"),
-        "target_hash": digest("1"),
-        "acc_error": 1.0,
-    }
+        "doc_id": 0, "doc": doc, "target": "1",
+        "arguments": {"gen_args_0": {"arg_0": "problem of gsm8k-0", "arg_1": steps}}, "resps": [["[0.9, 0.2]"]],
+        "filtered_resps": ["1"], "filter": "none", "metrics": ["acc_error"],
+        "doc_hash": digest(json.dumps(doc, indent=2, ensure_ascii=False)), "prompt_hash": digest("problem of gsm8k-0"),
+        "target_hash": digest("1"), "acc_error": 1.0,
+    }  # fmt: skip
     hashes = "".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows)
     assert found["task_hashes"]["processbench_gsm8k"] == digest(hashes)
     for task, of_task in samples.items():
@@ -267,9 +246,6 @@ def test_lm_eval_alone_a_subset_is_no_group(run: Callable[..., Path], tmp_path: 
     assert "groups" not in found
     assert found["group_subtasks"] == {}
     assert found["config"]["bootstrap_iters"] == 0
-
-
-# --- lm-eval: read back by its own tools ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -403,9 +379,6 @@ def test_samples_load_as_a_dataset(run: Callable[..., Path], tmp_path: Path) -> 
     assert loaded["acc_correct"][:] == [None, None, 1.0, 0.0]
 
 
-# --- what a reader must not miss ------------------------------------------------------------------------------------
-
-
 def test_what_is_not_defined_is_said(tmp_path: Path) -> None:
     from lm_eval.utils import make_table
 
@@ -520,9 +493,6 @@ def test_settings_are_published_without_the_folders_of_files(run: Callable[..., 
             )
 
 
-# --- solutions are selected -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def selecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield a run that selects among the three solutions of each of two problems, one of them blank."""
@@ -578,9 +548,6 @@ def test_best_of_n_in_a_model_card(selecting: Path, tmp_path: Path) -> None:
     }
 
 
-# --- model cards ----------------------------------------------------------------------------------------------------
-
-
 def test_model_index_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
     [path] = export(run(), "model-index", tmp_path / "card.yaml", "https://example.org/log")
     name, entries = model_index_to_eval_results(yaml.safe_load(path.read_text())["model-index"])
@@ -597,25 +564,14 @@ def test_model_index_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
         metric_value=50.0,
         metric_name="F1 (harmonic mean of acc_error and acc_correct), threshold native",
         metric_args={
-            "unit": "percent",
-            "n": 4,
-            "interval_95": [30.4, 69.6],
-            "scorer": "prm",
-            "kind": "prm",
-            "uses_reference": False,
-            "threshold": "native",
-            "threshold_value": 0.5,
-            "model": "Qwen/Qwen2.5-Math-PRM-7B",
-            "model_revision": "abc123",
-            "dtype": "bfloat16",
-            "synthetic": False,
-            "traces": 4,
-            "scored": 4,
+            "unit": "percent", "n": 4, "interval_95": [30.4, 69.6], "scorer": "prm", "kind": "prm",
+            "uses_reference": False, "threshold": "native", "threshold_value": 0.5, "model": "Qwen/Qwen2.5-Math-PRM-7B",
+            "model_revision": "abc123", "dtype": "bfloat16", "synthetic": False, "traces": 4, "scored": 4,
             "cpmi_eval": "9.8.7",
         },
         source_name="cpmi-eval",
         source_url="https://example.org/log",
-    )
+    )  # fmt: skip
     auc = entries[3]
     assert (auc.metric_type, auc.metric_value, auc.metric_args["unit"]) == ("step_auc", 0.6123, "fraction")
     assert auc.metric_args["interval_95"] == [0.5, 0.696]
@@ -663,9 +619,6 @@ def test_nothing_to_put_into_a_card(run: Callable[..., Path], tmp_path: Path) ->
         export(path, "model-index", tmp_path / "card.yaml")
 
 
-# --- .eval_results --------------------------------------------------------------------------------------------------
-
-
 def test_eval_results_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
     files = export(run(), "eval-results", tmp_path / "repo", "https://example.org/log")
     assert [path.relative_to(tmp_path / "repo").as_posix() for path in files] == [
@@ -702,9 +655,6 @@ def test_eval_results_need_a_model_hub_data_and_a_decision(run: Callable[..., Pa
     path = run(parts=("processbench/math",), results={"processbench/math": metrics, "processbench": metrics})
     with pytest.raises(UsageError, match="has no F1 and no best-of-N"):
         export(path, "eval-results", tmp_path / "repo")
-
-
-# --- what is refused, and what is left alone ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("form", "to"), [("lm-eval", "out"), ("model-index", "card.yaml"), ("eval-results", "repo")])
@@ -766,9 +716,6 @@ def test_parts_that_file_names_cannot_tell_apart(run: Callable[..., Path], tmp_p
         (path / name).write_text(text)
     with pytest.raises(DataError, match="cannot tell these parts apart"):
         export(path, "lm-eval", tmp_path / "out")
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
 
 
 def test_the_command_prints_the_files_and_nothing_else(run: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,18 +19,10 @@ from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
 from cpmi_eval.store import to_lines, write_json
 from cpmi_eval.types import Failure
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 ORIGIN = Origin("gsm8k-1", "processbench/gsm8k", "4", "cpmi")
 EXAMPLE = Example("2 + 2?", ("2 + 2 = 4.", "So it is 5."), (True, False))
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-# --- formats --------------------------------------------------------------------------------------------------------
 
 
 def test_trl_is_what_its_documentation_says() -> None:
@@ -170,8 +161,6 @@ def test_files_and_formats_that_do_not_exist() -> None:
         read_labels(Path("absent"), "math_shepherd")
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
-
 RANDOM = ("label", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
 TRL = ("--format", "trl", "--to", "labels.jsonl")
 SCORES = ("--format", "scores", "--to", "scores.jsonl")
@@ -235,14 +224,10 @@ def test_traces_stands_for_the_task_with_a_path(cli: Cli) -> None:
     assert (config["task"], config["task_args"]) == ("traces", {"path": "mine.jsonl"})
     assert read_lines("scores.jsonl") == [
         {
-            "id": "x",
-            "problem": "p",
-            "steps": ["один", "два\u2028"],
-            "answer": "3",
-            "scores": [-4.0, -4.0],
+            "id": "x", "problem": "p", "steps": ["один", "два\u2028"], "answer": "3", "scores": [-4.0, -4.0],
             "labeler": "length",
         }
-    ]
+    ]  # fmt: skip
     (data,) = read_json("scores.jsonl.json")["data"]
     assert data["sha256"] == hashlib.sha256(Path("mine.jsonl").read_bytes()).hexdigest()
 
@@ -281,9 +266,6 @@ def test_json_is_one_document(cli: Cli) -> None:
     assert document.pop("path") == "labels.jsonl"
     about = read_json("labels.jsonl.json")
     assert document == {key: value for key, value in about.items() if key != "sha256"}
-
-
-# --- what cannot be labelled ----------------------------------------------------------------------------------------
 
 
 class Picky:
@@ -334,8 +316,6 @@ def test_what_cannot_be_labelled_is_listed(cli: Cli, register: Register) -> None
     assert cli(*args, "--format", "trl", "--output_path", "other").code == 0
     assert not Path("labels.jsonl.failed.jsonl").exists()
 
-
-# --- wrong usage ----------------------------------------------------------------------------------------------------
 
 NATIVE = (*TRL, "--threshold", "native")
 WRONG = {

@@ -46,8 +46,6 @@ def test_numbers_and_words_are_told_apart():
         assert not is_number(other), other
 
 
-# --- bounded work -----------------------------------------------------------------------------------------------
-
 EXPLOSIVE = [
     r"9^{9^{9^9}}", "9**9**9**9", "(((((9^99)^99)^99)^99)^99)^{9^{9^9}}", r"10^{99999999999999}",
     r"9^\frac{999999999999999}{1}", "(99!)!", "3!!!!!", r"\binom{100000000}{50000000}", "1e999999999",
@@ -87,8 +85,6 @@ def test_verdicts_are_those_of_any_thread():
         found = list(pool.map(lambda pair: verdict(*pair), cases * 20))
     assert found == [True, None, True] * 20
 
-
-# --- properties -------------------------------------------------------------------------------------------------
 
 PIECES = [
     *"0123456789abxyACi .,:;+-*/^_=<>()[]{}|\\$%!'\"°√π½",
@@ -131,9 +127,6 @@ def test_decimals_are_compared_exactly(value, power):
 def test_a_unit_may_be_left_out_and_must_not_differ(value, unit):
     assert verdict(rf"{value} \text{{ square {unit} }}", str(value)) is True
     assert verdict(rf"{value} \text{{ square {unit} }}", rf"{value} \text{{ furlongs }}") is False
-
-
-# --- real answers -----------------------------------------------------------------------------------------------
 
 
 def _math_answers():

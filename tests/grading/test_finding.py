@@ -229,9 +229,6 @@ def test_fractions_are_found_in_any_dress(value, dress):
     assert verdict(found or "", str(value)) is True
 
 
-# --- real solutions ---------------------------------------------------------------------------------------------
-
-
 def _rows(name):
     path = data_dir() / name
     if not path.is_file():

@@ -82,9 +82,6 @@ def same(mine, other, bound=1e-9):
     assert [greedy for _, greedy in mine] == [greedy for _, greedy in other]
 
 
-# --- loglikelihood ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3"])
 def test_pairs_score_as_in_hf_whatever_the_white_space_and_the_context(name):
     same(scored(ours(name), PAIRS), scored(theirs(name), PAIRS))
@@ -147,14 +144,14 @@ def test_greedy_is_told_token_by_token_against_brute_force():
 def test_greedy_survives_running_out_of_memory(monkeypatch):
     lm = ours(args={"batch_tokens": 2000})
     expected = scored(lm, PAIRS)
-    chunk = lm.scorer.forward._chunk
+    chunk = lm.reader.forward._chunk
 
     def limited(forest, start, stop, *rest):
         if stop - start > 48:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(lm.scorer.forward, "_chunk", limited)
+    monkeypatch.setattr(lm.reader.forward, "_chunk", limited)
     same(scored(lm, PAIRS), expected)
 
 
@@ -182,8 +179,6 @@ def test_rolling_windows_are_those_of_hf(bos, max_length, monkeypatch):
     monkeypatch.setattr("cpmi_eval.lm_eval.model.CHUNK_BATCHES", 0)
     assert mine.loglikelihood_rolling(asked, disable_tqdm=True) == pytest.approx(expected, abs=1e-9)
 
-
-# --- generate_until -----------------------------------------------------------------------------------------------
 
 CONTEXTS = [STEM, "Ada has", "The answer is:", STEM + "She", "Ada has"]
 
@@ -298,9 +293,6 @@ def test_completions_of_a_prompt_are_decoded_in_few_or_many_slots_alike():
     assert runs[0] == runs[1] == runs[2]
 
 
-# --- through lm-eval: tasks, caches, chats --------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tasks(tmp_path):
     """Three small tasks over local files: choices after a shared few-shot prompt, perplexity, and generation."""
@@ -376,7 +368,7 @@ def test_answers_come_from_the_cache_the_second_time(tasks, monkeypatch):
     lm = ours(dtype=torch.float32)
     first = evaluated(lm, tasks, use_cache=str(tasks / "cache"))
     fresh = ours(dtype=torch.float32)
-    monkeypatch.setattr(fresh.scorer, "score_greedy", lambda _: pytest.fail("scored again"))
+    monkeypatch.setattr(fresh.likelihood, "score_greedy", lambda _: pytest.fail("scored again"))
     monkeypatch.setattr(fresh, "_complete", lambda *_: pytest.fail("generated again"))
     second = evaluated(fresh, tasks, use_cache=str(tasks / "cache"))
     for name in NAMES:
@@ -405,7 +397,7 @@ def test_a_request_that_fails_stops_the_run_and_the_others_are_in_the_cache():
 
 def test_a_model_that_gives_nan_stops_the_run():
     lm = ours(dtype=torch.float32)
-    head = lm.scorer.forward.head
+    head = lm.reader.forward.head
 
     class Broken(torch.nn.Module):
         weight = head.weight
@@ -413,12 +405,9 @@ def test_a_model_that_gives_nan_stops_the_run():
         def forward(self, hidden):
             return torch.full((*hidden.shape[:-1], self.weight.shape[0]), float("nan"))
 
-    lm.scorer.forward.head = Broken()
+    lm.reader.forward.head = Broken()
     with pytest.raises(ModelError, match="1 of 1 requests failed, the first with non_finite"):
         scored(lm, [("Ada", " has")])
-
-
-# --- options --------------------------------------------------------------------------------------------------------
 
 
 def test_batch_sizes_become_budgets():

@@ -19,7 +19,6 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.merge import CPMIMerge
@@ -84,31 +83,6 @@ def test_capabilities_follow_the_settings(tmp_path):
     assert CPMIMerge(mc={"rollouts": str(file)}).capabilities == {"loglikelihood"}
     assert isinstance(CPMIMerge(), Labeler)
     assert isinstance(CPMIMerge(), SeesAll)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"cpmi": "varaint=loo"}, "unknown cpmi labeler setting 'varaint'. Did you mean 'variant'"),
-        ({"mc": "temprature=1"}, "unknown mc labeler setting 'temprature'. Did you mean 'temperature'"),
-        ({"mc": {"nn": 1}}, "unknown mc labeler setting 'nn'"),
-        ({"cpmi": "seed=3"}, "unknown cpmi labeler setting 'seed'"),
-        ({"mc": "seed=3"}, "unknown mc labeler setting 'seed'"),
-        ({"mc": "schedule=binary,label=hard"}, "schedule=binary searches a whole trace"),
-        ({"mc": "schedule=adaptive"}, "is for label=hard"),
-        ({"mc": "n=0"}, "n must be a whole number"),
-        ({"mc": "n"}, "expected key=value"),
-        ({"mc": 8}, 'mc must be settings such as mc="n=8", not 8'),
-        ({"cpmi": True}, 'cpmi must be settings such as cpmi="n=8", not True'),
-        ({"scale": "zsg"}, "Did you mean 'zsig'"),
-        ({"mcc": "n=8"}, "unknown cpmi-merge labeler setting 'mcc'. Did you mean 'mc'"),
-        ({"n": 8}, "unknown cpmi-merge labeler setting 'n'"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(how, message):
-    with pytest.raises(UsageError) as caught:
-        settings.construct("cpmi-merge labeler", CPMIMerge, how, seed=0)
-    assert message in str(caught.value)
 
 
 def test_failures_stay_failures():

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,15 +22,9 @@ from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value, port
 from cpmi_eval.records import read_run, trace_set
 from cpmi_eval.store import to_lines, write_json
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", *(one for one in os.environ if one.startswith("CPMI_EVAL_"))):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +36,6 @@ def published_only(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         (folder / path.name).write_text("".join(line for line in lines if '"published"' in line), encoding="utf-8")
         assert name in files.found(folder)
     monkeypatch.setattr(files, "shipped", lambda: files.found(folder))
-
-
-# --- rows and their form --------------------------------------------------------------------------------------------
 
 
 def part(f1: Value, traces: str = A, scored: int = 400) -> Part:
@@ -240,9 +230,6 @@ def test_paths_of_a_machine_are_cut_to_their_last_name() -> None:
         assert portable(text) == text
 
 
-# --- from runs to rows ----------------------------------------------------------------------------------------------
-
-
 def run(name: str, limit: int | None = 12, **changes: Any) -> Path:
     return cpmi_eval.evaluate(name, "synthetic", limit=limit, output_path=changes.pop("path", name), **changes).path
 
@@ -332,18 +319,11 @@ def two_parts(path: Path, *, scored: bool = True) -> None:
     config = {"labeler": "mc", "task": "t", "labeler_args": {"prompt": "/home/me/p.txt", "n": 8}, "limit": None}
     config |= {"model": "/models/base-7b/", "model_args": {}, "threshold": "native"}
     summary = {
-        "results": {**{f"t/{subset}": metrics for subset in order}, "t": metrics},
-        "coverage": {},
-        "errors": {},
-        "cost": {},
-        "labeler": {"name": "mc", "kind": "labeler", "uses_reference": True},
-        "threshold": {"protocol": "native", "value": 0.5},
-        "synthetic": False,
-        "config": config,
-        "model": model,
-        "data": [],
-        "versions": {"cpmi-eval": "0.1.0"},
-    }
+        "results": {**{f"t/{subset}": metrics for subset in order}, "t": metrics}, "coverage": {}, "errors": {},
+        "cost": {}, "labeler": {"name": "mc", "kind": "labeler", "uses_reference": True},
+        "threshold": {"protocol": "native", "value": 0.5}, "synthetic": False, "config": config, "model": model,
+        "data": [], "versions": {"cpmi-eval": "0.1.0"},
+    }  # fmt: skip
     identity = {**config, "data": [], "files": {"prompt": B}}
     path.mkdir()
     manifest = {"identity": identity, "config": config, "created": "2026-01-02T03:04:05+00:00", "model": model}
@@ -441,9 +421,6 @@ def test_a_run_that_lacks_something_is_named() -> None:
         row_of(read_run(path))
 
 
-# --- leaderboard add ------------------------------------------------------------------------------------------------
-
-
 def test_add_says_what_it_did(cli: Cli) -> None:
     run("random"), run("constant")
     done = cli("leaderboard", "add", "random", "constant")
@@ -477,9 +454,6 @@ def test_add_refuses_a_run_that_is_not_finished_and_adds_nothing(cli: Cli) -> No
     assert "constant is not finished" in done.err
     assert not Path("leaderboards").exists()
     assert "absent is not a run directory" in cli("leaderboard", "add", "absent").err
-
-
-# --- leaderboard show -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ def outcome(gold: int, prediction: int | None = None, scores: tuple[float, ...] 
     return Outcome(Gold(gold), scores, prediction, **more)
 
 
-# --- first error ----------------------------------------------------------------------------------------------------
-
 # (label, prediction) of each trace -> acc_error, acc_correct, f1
 TABLES = {
     # erroneous: 2 of 4 found exactly; correct: 1 of 2 left alone; 2 * .5 * .5 / 1
@@ -70,9 +68,6 @@ def test_f1_lies_between_the_accuracies(pairs: list[tuple[int, int | None]]) -> 
         low, high = min(error, correct), max(error, correct)
         assert low - 1e-12 <= f1 <= high + 1e-12
         assert (f1 == 0) == (low == 0)
-
-
-# --- step AUC -------------------------------------------------------------------------------------------------------
 
 
 def auc(*traces: tuple[int, tuple[float, ...] | None]) -> Metric:
@@ -148,9 +143,6 @@ def test_auc_depends_on_order_alone(traces: list[tuple[int, tuple[float, ...] | 
     assert auc(*ranked) == auc(*traces)
 
 
-# --- means ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_mean_over_subsets_is_plain() -> None:
     subsets = [{"f1": Metric(0.2, 400)}, {"f1": Metric(0.4, 1000)}, {"f1": Metric(0.9, 1)}]
     assert _mean(subsets) == {"f1": Metric(pytest.approx(0.5), 1401)}
@@ -165,9 +157,6 @@ def test_a_mean_over_what_is_undefined_is_undefined() -> None:
 
 def test_the_mean_over_one_subset_is_that_subset() -> None:
     assert _mean([{"f1": Metric(0.25, 4)}]) == {"f1": Metric(0.25, 4)}
-
-
-# --- thresholds -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

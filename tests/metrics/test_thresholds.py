@@ -36,9 +36,6 @@ def f1_at(records: Sequence[Record], cut: float) -> float | None:
     return first_error.compute(outcomes).metrics()["f1"].value
 
 
-# --- names ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("text", ["native", "fixed:0.25", "fixed:-1000", "dev:gsm8k", "crossfit:5", "oracle"])
 def test_protocols_are_written_as_they_are_read(text: str) -> None:
     assert str(parse(text)) == text
@@ -51,9 +48,6 @@ def test_protocols_are_written_as_they_are_read(text: str) -> None:
 def test_others_are_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(UsageError, match="use native, fixed:x, dev:SUBSET, crossfit:K or oracle"):
         parse(text)
-
-
-# --- the best cut ---------------------------------------------------------------------------------------------------
 
 
 def test_the_best_cut_by_hand() -> None:
@@ -115,9 +109,6 @@ def test_no_cut_is_better(records: list[Record]) -> None:
     tried = [*values, *(math.nextafter(value, math.inf) for value in values), -10.0, 10.0]
     assert found is not None
     assert found == pytest.approx(max(f1_at(records, cut) or 0.0 for cut in tried), abs=1e-12)
-
-
-# --- protocols ------------------------------------------------------------------------------------------------------
 
 
 def test_native_is_the_scorers_own_decision_where_it_has_one() -> None:

@@ -34,9 +34,6 @@ def program() -> dict[str, click.Command]:
     return found
 
 
-# --- what is shown runs ---------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Return folders of benchmark rows, a language model and a PRM."""
@@ -145,9 +142,6 @@ def test_files_that_a_page_names_and_targets_that_it_makes_are_there():
         assert (pages.ROOT / path).exists(), path
 
 
-# --- what is linked is there ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("page", [*pages.NAMES, "benchmarks/README.md"])
 def test_links_and_anchors_resolve(page):
     path = pages.ROOT / page
@@ -172,9 +166,6 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(page):
         rows = [len(re.split(r"(?<!\\)\|", row.strip("|\n"))) for row in table.splitlines()]
         assert len(set(rows)) == 1, table
         assert re.fullmatch(r"[|:\- ]+", table.splitlines()[1])
-
-
-# --- what is listed is what exists ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["labelers", "tasks", "backends", "metrics"])

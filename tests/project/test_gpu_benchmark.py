@@ -11,7 +11,7 @@ import pytest
 from places import BENCHMARKS
 
 ABSENT = (
-    *("rich", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
+    *("rich", "msgspec", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
     *("statsmodels", "scipy", "accelerate", "gguf", "openai", "ray", "pandas", "peft"),
 )
 # A module that is None in sys.modules cannot be imported; and the package is not taken from where it is installed.
@@ -138,9 +138,6 @@ def test_a_reward_model_reads_every_step(run):
     assert all(row["floor"] > 0 for row in found)
 
 
-# --- nothing is lost ------------------------------------------------------------------------------------------------
-
-
 def test_a_failure_is_a_row_and_the_rest_goes_on(report_module, tmp_path):
     report = report_module.Report(tmp_path, 60, {})
     row = report_module.Row("one", "works")
@@ -221,9 +218,6 @@ def test_energy_is_sampled_where_the_driver_keeps_no_count(report_module, tmp_pa
 )
 def test_peaks_by_name(name, peak, report_module):
     assert report_module.known_peak(name) == peak
-
-
-# --- what travels ---------------------------------------------------------------------------------------------------
 
 
 def test_a_prepared_folder_is_small_and_is_read_back(tmp_path, monkeypatch):

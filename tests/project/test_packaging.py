@@ -113,9 +113,6 @@ def modules(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.py")}
 
 
-# --- distributions --------------------------------------------------------------------------------------------------
-
-
 def expected() -> set[str]:
     """Return the modules of the checkout under the names they are imported by."""
     inner = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cpmi_eval").rglob("*.py")}
@@ -179,8 +176,6 @@ def test_the_console_script_is_declared(wheel: Path) -> None:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert archive.read(name).decode().split() == ["[console_scripts]", "cpmi-eval", "=", "cpmi_eval.cli:main"]
 
-
-# --- packages of third parties ---------------------------------------------------------------------------------------
 
 PLUGIN = {
     "setup.py": """

@@ -111,9 +111,6 @@ def test_a_run_without_a_value_can_be_ranked_by_cost() -> None:
     assert places([row("a", None, seconds=2.0), row("b", 0.5, seconds=1.0)], "wall_seconds") == {"a": "2", "b": "1"}
 
 
-# --- the paired test ------------------------------------------------------------------------------------------------
-
-
 def with_test(values: list[Value], pairs: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Rank rows a, b, c, ... of which all but the last are runs; ``pairs``: what the paired test tells apart."""
     from cpmi_eval.analysis import paired
@@ -165,9 +162,6 @@ def test_costs_need_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
         "1",
         "2",
     ]
-
-
-# --- boards ---------------------------------------------------------------------------------------------------------
 
 
 def part(traces: str, total: int = 10, limit: float | None = None) -> Part:

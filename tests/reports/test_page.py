@@ -145,9 +145,6 @@ def embedded(text: str) -> Any:
     return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
-# --- what is in the file --------------------------------------------------------------------------------------------
-
-
 def test_the_file_forbids_itself_every_connection_and_names_none() -> None:
     text = page("A title", [board()], [run_of()], PUBLISHED)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
@@ -196,9 +193,6 @@ def test_numbers_of_a_row() -> None:
     assert shown[0]["cost"]["device_seconds"] == 200
     assert [one["rank"] for one in shown] == ["1", "2–3", "2–3", "", "1", "2", ""]
     assert [one["oracle"] for one in shown] == [False, False, False, True, False, False, False]
-
-
-# --- what is computed of a run --------------------------------------------------------------------------------------
 
 
 def run_data(*given: Run) -> JSON:
@@ -290,9 +284,6 @@ def test_the_scale_of_tints_is_centred_on_the_threshold() -> None:
     assert curves.scale([Outcome(Gold(-1), None, None)], None) == []
 
 
-# --- traces are stored once, within a budget ------------------------------------------------------------------------
-
-
 def test_runs_over_the_same_traces_share_texts_whatever_their_order() -> None:
     other = [replace(one, scores=one.scores and tuple(1 - score for score in one.scores)) for one in reversed(RECORDS)]
     data = run_data(run_of(), run_of(other))
@@ -358,8 +349,6 @@ def test_no_path_of_the_machine_is_on_the_page() -> None:
     assert "/somewhere" not in text
     assert embedded(text)["runs"][0]["name"] == "cpmi checkpoint=prm"
 
-
-# --- in a browser ---------------------------------------------------------------------------------------------------
 
 needs_browser = pytest.mark.skipif(browser.MISSING is not None, reason=str(browser.MISSING))
 
