@@ -209,9 +209,9 @@ class ServerBackend:
         if any(one.top_k or one.top_p < 1.0 for one in requests):
             raise ModelError("a server scores whole distributions only; set --labeler_args top_k=0,top_p=1.0")
         jobs = [self._scored(one, place) for place, one in enumerate(requests) if one.continuation]
-        found = iter(self.pool.collect(jobs))
+        results = self.pool.collect(jobs)
         self._still_well()
-        empty = Failure("empty_continuation", "the continuation has no characters")
+        empty, found = Failure("empty_continuation", "the continuation has no characters"), iter(results)
         return [next(found) if one.continuation else empty for one in requests]
 
     def _scored(self, asked: ScoreRequest, place: int) -> Job[LogProb]:
