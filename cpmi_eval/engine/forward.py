@@ -7,8 +7,7 @@ of a long chain.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,11 +18,8 @@ from transformers import Cache
 
 from cpmi_eval.engine import masks
 from cpmi_eval.engine.architecture import input_device, rope_kind
-from cpmi_eval.engine.scoring import Limits
 from cpmi_eval.engine.trie import Forest, IntArray
 from cpmi_eval.errors import ModelError
-
-log = logging.getLogger(__name__)
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 SHAPE_STEP = 32
@@ -231,42 +227,6 @@ def attention_of(model: Any, name: str | None) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
-
-
-def trial(
-    rng: np.random.Generator, vocabulary: int, limits: Limits, flex_from: int | None, stem: int, last: int
-) -> list[list[int]]:
-    """Return branches of random tokens off a stem by which a model is tried out, the last of them in another chunk.
-
-    Where long rows have a kernel of their own, they are together long enough for that.
-    """
-    room = max(1, (limits.max_length or 1 << 30) - stem)
-    wanted = max(limits.row_tokens, flex_from or 0)
-    long = min(wanted, room)
-    begin = rng.integers(0, vocabulary, stem).tolist()
-    lengths = [long] * -(-wanted // long) + [max(1, min(last, room))]
-    return [begin + rng.integers(0, vocabulary, length).tolist() for length in lengths]
-
-
-def settled(forward: PackedForward, difference: Callable[[], float]) -> float:
-    """Return what trying out a model gives; without FlexAttention where the model does not bear that.
-
-    Raises:
-        ModelError: the difference is more than rounding, or the model does not run with the mask.
-    """
-    try:
-        return difference()
-    except ModelError as error:
-        tried = error
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        tried = refusal(forward.model, f"it does not run with the mask a trie needs ({reason[:200]})")
-        tried.__cause__ = error
-    if not forward.flex_from:  # not used, or asked for by name
-        raise tried
-    log.warning("FlexAttention does not serve this model; dense masks are used for long rows too: %s", tried)
-    forward.flex_from = None
-    return settled(forward, difference)
 
 
 def trusted_difference(model: Any) -> float:

@@ -18,15 +18,20 @@ class EncodingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedTrace:
     """Token ids, and for each step the index into them of the position whose hidden state is read."""
 
     ids: tuple[int, ...]
     reads: tuple[int, ...]
 
+    @property
+    def length(self) -> int:
+        """Tokens up to the last one that is read."""
+        return self.reads[-1] + 1
+
 
 @dataclass(frozen=True)
-class _Text:
+class _Layout:
     """A text, and the character span of each step's marker in it."""
 
     text: str
@@ -72,7 +77,7 @@ class TraceEncoder:
                 )
         self.bos: int | None = tokenizer.bos_token_id
 
-    def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
+    def encode(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         """Return the ids of a trace and where its steps are read.
 
         Raises:
@@ -130,7 +135,7 @@ class TraceEncoder:
     def _lead(self) -> tuple[int, ...]:
         return (self.bos,) if self.spec.input.bos and self.bos is not None else ()
 
-    def _joined_ids(self, problem: str, steps: Sequence[str]) -> Encoded:
+    def _joined_ids(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         """Tokenize every piece apart and join the ids."""
         between, after = (self._ids(text.format()) for text in (self.spec.input.between, self.spec.input.after))
         ids = [*self._lead(), *self._ids(self._before(problem))]
@@ -141,7 +146,7 @@ class TraceEncoder:
             ids += [*piece, *self.marker]
             reads.append(self._place(start, len(ids), start - 1))
             ids += between if index + 1 < len(steps) else after
-        return Encoded(tuple(ids), tuple(reads))
+        return EncodedTrace(tuple(ids), tuple(reads))
 
     def _place(self, first: int, stop: int, step_end: int) -> int:
         """Return the position to read, given the marker's token span and the step's last token."""
@@ -152,7 +157,7 @@ class TraceEncoder:
             return first - 1
         return first if reading.part == "first" else stop - 1
 
-    def _tokenized(self, problem: str, steps: Sequence[str]) -> Encoded:
+    def _tokenized(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         """Tokenize the whole at once and find each marker by its characters."""
         render = {"plain": self._plain, "chat": self._chat, "turns": self._turns}[self.spec.input.form]
         layout = render(problem, steps)
@@ -165,13 +170,13 @@ class TraceEncoder:
             if first < 0:
                 raise EncodingError(f"the marker after step {index} is merged with its neighbour by the tokenizer")
             reads.append(self._place(first, stop, step_end) + len(lead))
-        return Encoded((*lead, *ids), tuple(reads))
+        return EncodedTrace((*lead, *ids), tuple(reads))
 
-    def _plain(self, problem: str, steps: Sequence[str]) -> _Text:
+    def _plain(self, problem: str, steps: Sequence[str]) -> _Layout:
         """Return problem and steps one after another."""
         return self._solution(problem, steps, self._before(problem), self.spec.input.after.format())
 
-    def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Text:
+    def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Layout:
         marker, between = self.spec.input.marker or "", self.spec.input.between.format()
         markers, ends = [], []
         for index, step in enumerate(steps):
@@ -179,13 +184,13 @@ class TraceEncoder:
             ends.append(len(text))
             markers.append((len(text), len(text) + len(marker)))
             text += marker + (between if index + 1 < len(steps) else after)
-        return _Text(text, tuple(markers), tuple(ends))
+        return _Layout(text, tuple(markers), tuple(ends))
 
     def _system(self) -> list[dict[str, str]]:
         system = self.spec.input.system
         return [] if system is None else [{"role": "system", "content": system}]
 
-    def _chat(self, problem: str, steps: Sequence[str]) -> _Text:
+    def _chat(self, problem: str, steps: Sequence[str]) -> _Layout:
         """Return one user turn with the problem and one assistant turn with all steps."""
         user = {"role": "user", "content": self._before(problem)}
         answer = self._solution(problem, steps, "", "")
@@ -199,9 +204,9 @@ class TraceEncoder:
             if trimmed not in text[begin:]:
                 raise EncodingError("the chat template changes the assistant's turn, so steps cannot be found in it")
         shift = [(first + start, stop + start) for first, stop in answer.markers]
-        return _Text(text, tuple(shift), tuple(end + start for end in answer.steps))
+        return _Layout(text, tuple(shift), tuple(end + start for end in answer.steps))
 
-    def _turns(self, problem: str, steps: Sequence[str]) -> _Text:
+    def _turns(self, problem: str, steps: Sequence[str]) -> _Layout:
         """Return one user turn per step, each answered with the marker."""
         marker = self.spec.input.marker or ""
         messages = self._system()
@@ -219,7 +224,7 @@ class TraceEncoder:
                 raise EncodingError(f"the chat template does not keep the marker {marker!r} after step {index}")
             first = text.index(marker, begin, end)
             spans.append((first, first + len(marker)))
-        return _Text(text, tuple(spans), tuple(first for first, _ in spans))
+        return _Layout(text, tuple(spans), tuple(first for first, _ in spans))
 
     def _rendered(self, messages: Sequence[dict[str, str]]) -> str:
         text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False)
@@ -232,7 +237,7 @@ class TraceEncoder:
             raise EncodingError("the chat template rewrites earlier turns, so steps cannot be found in it")
         return len(so_far)
 
-    def _check(self, encoded: Encoded, problem: str, steps: Sequence[str]) -> None:
+    def _check(self, encoded: EncodedTrace, problem: str, steps: Sequence[str]) -> None:
         """Raise unless the trace has one read per step, one marker per step, and no BOS too many."""
         given = self.spec.input
         ordered = all(a < b for a, b in zip(encoded.reads, encoded.reads[1:], strict=False))

@@ -20,7 +20,7 @@ from cpmi_eval.prm.specs import Spec, Transform
 STORES = ("model.safetensors", "pytorch_model.bin")
 
 
-class Head:
+class ScoreHead:
     """Linear layers with an activation between them; fp32, or fp64 for hidden states of that."""
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor | None]], activation: str | None = None) -> None:
@@ -44,7 +44,7 @@ class Head:
         return sum(weight.numel() + (0 if bias is None else bias.numel()) for weight, bias in self.layers)
 
 
-class TokenHead(Head):
+class TokenHead(ScoreHead):
     """The logits of some tokens of a language model, or the mean of all, as the model itself scales them."""
 
     def __init__(self, model: Any, tokens: Sequence[int] | None) -> None:
@@ -90,7 +90,7 @@ def scores(values: Tensor, transform: Transform) -> Tensor:
     return chosen[:, 0] - chosen[:, 1] if transform.kind == "difference" else chosen.sum(dim=-1)
 
 
-def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: str) -> Head:
+def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: str) -> ScoreHead:
     """Build the head that a spec describes from named tensors.
 
     Args:
@@ -124,7 +124,7 @@ def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: s
             f"{place} holds {', '.join(unknown)} beside the head that the spec {spec.name!r} describes; "
             "is it of another family? Name it with --prm_spec"
         )
-    return Head(layers, head.activation)
+    return ScoreHead(layers, head.activation)
 
 
 def _tensor(tensors: Mapping[str, Tensor], name: str, spec: Spec, place: str) -> Tensor:

@@ -144,14 +144,14 @@ def test_greedy_is_told_token_by_token_against_brute_force():
 def test_greedy_survives_running_out_of_memory(monkeypatch):
     lm = ours(args={"batch_tokens": 2000})
     expected = scored(lm, PAIRS)
-    chunk = lm.scorer.forward._chunk
+    chunk = lm.reader.forward._chunk
 
     def limited(forest, start, stop, *rest):
         if stop - start > 48:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(lm.scorer.forward, "_chunk", limited)
+    monkeypatch.setattr(lm.reader.forward, "_chunk", limited)
     same(scored(lm, PAIRS), expected)
 
 
@@ -368,7 +368,7 @@ def test_answers_come_from_the_cache_the_second_time(tasks, monkeypatch):
     lm = ours(dtype=torch.float32)
     first = evaluated(lm, tasks, use_cache=str(tasks / "cache"))
     fresh = ours(dtype=torch.float32)
-    monkeypatch.setattr(fresh.scorer, "score_greedy", lambda _: pytest.fail("scored again"))
+    monkeypatch.setattr(fresh.likelihood, "score_greedy", lambda _: pytest.fail("scored again"))
     monkeypatch.setattr(fresh, "_complete", lambda *_: pytest.fail("generated again"))
     second = evaluated(fresh, tasks, use_cache=str(tasks / "cache"))
     for name in NAMES:
@@ -397,7 +397,7 @@ def test_a_request_that_fails_stops_the_run_and_the_others_are_in_the_cache():
 
 def test_a_model_that_gives_nan_stops_the_run():
     lm = ours(dtype=torch.float32)
-    head = lm.scorer.forward.head
+    head = lm.reader.forward.head
 
     class Broken(torch.nn.Module):
         weight = head.weight
@@ -405,7 +405,7 @@ def test_a_model_that_gives_nan_stops_the_run():
         def forward(self, hidden):
             return torch.full((*hidden.shape[:-1], self.weight.shape[0]), float("nan"))
 
-    lm.scorer.forward.head = Broken()
+    lm.reader.forward.head = Broken()
     with pytest.raises(ModelError, match="1 of 1 requests failed, the first with non_finite"):
         scored(lm, [("Ada", " has")])
 
