@@ -180,7 +180,7 @@ def _ranked(found: Gathered, sort: str | None, top: int | None) -> list[Shown]:
 
 
 def _others(found: Gathered, sort: str | None, published: bool | None) -> tuple[Row, ...]:
-    """Return the published rows to show, by the metric to sort by where they have it."""
+    """The published rows to show, by the metric to sort by where they have it."""
     from cpmi_eval.metrics.spec import spec_of
 
     if not (found.named if published is None else published):

@@ -39,7 +39,7 @@ class TraceSet:
     chosen: list[int] = field(default_factory=list)
 
     def bytes_of(self, place: int) -> int:
-        """Return what one trace takes: its texts once, its scores in every run."""
+        """What one trace takes: its texts once, its scores in every run."""
         record = self.records[place]
         texts = json.dumps([record.id, record.problem, record.steps], ensure_ascii=False)
         size = len(texts.encode("utf-8", "surrogatepass")) + 5 * sum(map(texts.count, ESCAPED))
@@ -47,7 +47,7 @@ class TraceSet:
 
 
 def run_data(runs: Sequence[Run], names: Mapping[int, str]) -> JSON:
-    """Return ``runs``, and the ``sets`` of traces, ``texts`` and ``problems`` that they refer to by number.
+    """``runs``, and the ``sets`` of traces, ``texts`` and ``problems`` that they refer to by number.
 
     Args:
         runs: finished runs.
@@ -65,15 +65,12 @@ def run_data(runs: Sequence[Run], names: Mapping[int, str]) -> JSON:
     listed = [
         {"total": len(one.records), "texts": [pool.add(one.records[i]) for i in one.chosen]} for one in sets.values()
     ]
+    listed_runs = []
+    for place, run in enumerate(runs):
+        own = {part: (places[keys[place, part]], sets[keys[place, part]]) for part in run.parts}
+        listed_runs.append(_run(run, names.get(place) or _name(run), own))
     return {
-        "runs": [
-            _run(
-                run,
-                names.get(place) or _name(run),
-                {part: (places[keys[place, part]], sets[keys[place, part]]) for part in run.parts},
-            )
-            for place, run in enumerate(runs)
-        ],
+        "runs": listed_runs,
         "sets": listed,
         "texts": pool.texts,
         "problems": list(pool.problems),
@@ -95,7 +92,7 @@ def choose(sets: Sequence[TraceSet], budget: int) -> None:
 
 
 def fitting(sizes: Sequence[int], budget: int) -> list[int]:
-    """Return places, evenly spaced and as many as the sum of their sizes allows."""
+    """Places, evenly spaced and as many as the sum of their sizes allows."""
     count = len(sizes)
     while sum(sizes[place] for place in spaced(len(sizes), count)) > budget:
         count -= max(1, count // 100)
@@ -103,7 +100,7 @@ def fitting(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def spaced(total: int, count: int) -> list[int]:
-    """Return ``count`` evenly spaced places among ``total``."""
+    """``count`` evenly spaced places among ``total``."""
     return [place * total // count for place in range(count)]
 
 
@@ -117,7 +114,7 @@ class Pool:
         self._places: dict[Any, int] = {}
 
     def add(self, record: Record) -> int:
-        """Return the number of a trace's texts, which are added where they are new."""
+        """The number of a trace's texts, which are added where they are new."""
         key = (record.id, record.problem, record.steps, record.gold.first_error, record.gold.final_answer_correct)
         if key not in self._places:
             self._places[key] = len(self.texts)
@@ -144,20 +141,21 @@ def _run(run: Run, name: str, sets: dict[str, tuple[int, TraceSet]]) -> JSON:
         "facts": facts(run),
         "threshold": {key: _text(value) for key, value in rule.items() if value is not None and value is not False},
         "errors": _failures(run),
-        "results": {
-            part: {name: entry(metric) for name, metric in metrics.items() if not metric.get("detail")}
-            for part, metrics in summary["results"].items()
-        },
-        "details": {
-            part: {name: entry(metric) for name, metric in metrics.items() if metric.get("detail")}
-            for part, metrics in summary["results"].items()
-        },
+        "results": _entries(summary["results"], detail=False),
+        "details": _entries(summary["results"], detail=True),
         "parts": [_part(run, part, *sets[part]) for part in run.parts],
     }
 
 
+def _entries(results: JSON, *, detail: bool) -> JSON:
+    return {
+        part: {name: entry(one) for name, one in metrics.items() if one.get("detail", False) == detail}
+        for part, metrics in results.items()
+    }
+
+
 def facts(run: Run) -> list[list[str]]:
-    """Return what a run was and what it cost, as pairs of a name and a text."""
+    """What a run was and what it cost, as pairs of a name and a text."""
     summary = run.summary
     config, cost, model = summary["config"], summary["cost"], run.model
     wall, tokens = cost["wall_seconds"], cost["tokens"]
@@ -196,7 +194,7 @@ def _text(value: Any) -> str:
 
 
 def _failures(run: Run) -> list[list[Any]]:
-    """Return [kind, traces, one's id, its message] for each kind of failure."""
+    """[kind, traces, one's id, its message] for each kind of failure."""
     found: dict[str, list[Any]] = {}
     for record in chain.from_iterable(run.parts.values()):
         if record.error is not None:
