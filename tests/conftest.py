@@ -14,7 +14,7 @@ from commandline import Cli, Outcome
 from cpmi_eval import registry
 from cpmi_eval.cli import main
 
-LONG = ("test_cluster.py", "test_server.py", "test_every_backend.py", "test_generate.py", "test_gpu_benchmark.py")
+LONG = ("test_cluster.py", "test_server.py", "test_generate.py", "test_gpu_benchmark.py", "test_lm_eval_model.py")
 
 
 @pytest.hookimpl(trylast=True)

@@ -44,9 +44,7 @@ class HFBackend(LocalModel):
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
             prefix_sharing: read what sequences begin with once for all of them.
-            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass), ``slots``
-                (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
-                ``max_length`` override what is derived from the model.
+            args: any of :data:`BUDGETS`, which override what is derived from the model; see docs/backends.md.
 
         Raises:
             ModelError: prefixes cannot be shared on this model.

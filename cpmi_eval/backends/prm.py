@@ -54,8 +54,7 @@ class PRMBackend(LocalModel):
             tokenizer: its tokenizer.
             spec: how traces are built and read.
             prefix_sharing: read what sequences begin with once for all of them.
-            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass) and
-                ``max_length`` override what is derived from the model.
+            args: any of ``budgets``, which override what is derived from the model; see docs/backends.md.
 
         Raises:
             ModelError: prefixes cannot be shared on this model, or the tokenizer the spec.

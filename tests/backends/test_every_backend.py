@@ -196,8 +196,6 @@ def test_labelers_are_compared_and_solutions_generated(recipe: list[str], said: 
     assert json.loads(Path("candidates.jsonl.json").read_text())["model"]["model"] == compared["model"]["model"]
 
 
-# --- the type -------------------------------------------------------------------------------------------------------
-
 WHOLE = {"backend": "hf", "model": "base", "device": "cpu"}
 PATH = Path("results.json")
 

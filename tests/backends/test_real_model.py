@@ -53,10 +53,10 @@ def test_trie_equals_pairwise_on_a_cpmi_trace(backend):
             for a, b in zip(ours, theirs, strict=True):
                 assert a.n_tokens == b.n_tokens
                 assert a.total == pytest.approx(b.total, abs=5e-4)
-            assert sum(a.tokens.computed for a in ours) * 5 < sum(a.tokens.requested for a in ours)
+            assert sum(a.tokens.computed for a in ours) * 3 < sum(a.tokens.requested for a in ours)
             return ours
 
-    (result,) = CPMI("prefix", n_negatives=2).score([TRACE], Both())
+    (result,) = CPMI("prefix", n_negatives=1).score([TRACE], Both())
     assert result.values[1] > 0  # the step that states the answer speaks for it
 
 

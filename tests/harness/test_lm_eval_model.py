@@ -24,7 +24,7 @@ from lm_eval.tasks import TaskManager
 
 import cpmi_eval.lm_eval
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.lm_eval.generation import _effective
+from cpmi_eval.lm_eval.generation import effective
 from cpmi_eval.lm_eval.model import CPMIHF
 
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nShe gives 7 to Bo.\n\n"
@@ -225,8 +225,8 @@ def test_a_special_token_named_as_a_stop_ends_a_completion():
 
 
 def test_a_stop_string_that_contains_an_earlier_one_is_never_found():
-    assert _effective(["Q:", "\nQ:", "x"]) == ["Q:", "x"]
-    assert _effective(["\nQ:", "Q:"]) == ["\nQ:", "Q:"]
+    assert effective(["Q:", "\nQ:", "x"]) == ["Q:", "x"]
+    assert effective(["\nQ:", "Q:"]) == ["\nQ:", "Q:"]
 
 
 def test_prompts_that_leave_no_room_lose_their_beginning_as_in_hf(caplog):

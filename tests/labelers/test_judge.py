@@ -390,8 +390,6 @@ def test_log_odds_equal_those_computed_straight_on_a_model(tmp_path, chat):
     assert result.tokens.computed * 2 < result.tokens.requested  # the steps before are read once
 
 
-# --- a verdict for every step: mode=steps ----------------------------------------------------------------------------
-
 WORDS = ("correct", "incorrect")
 GOOD, BAD = r"\boxed{correct}", r"\boxed{incorrect}"
 
@@ -476,9 +474,6 @@ def test_a_failed_critique_of_all_steps_fails_its_trace_alone():
     assert r"\boxed{right} or \boxed{wrong}" in prompts[0]
     assert "\n<step_2>\n" in prompts[0]
     assert TRACE.problem in prompts[0]
-
-
-# --- an analysis of every step: mode=verify --------------------------------------------------------------------------
 
 
 class StepStub(Stub):

@@ -36,9 +36,6 @@ def merged(traces, backend, **how):
     return score_batch(CPMIMerge(**{"mc": "n=4", **how}), traces, backend)
 
 
-# --- one trace ------------------------------------------------------------------------------------------------------
-
-
 def test_the_first_step_is_mcs_and_the_others_are_cpmis():
     backend = Scripted(TEXTS)
     results = merged(TRACES, backend, cpmi="variant=prefix,n_negatives=2")
@@ -102,9 +99,6 @@ def test_failures_stay_failures():
     assert results["d"].tokens == Tokens()
 
 
-# --- one scale ------------------------------------------------------------------------------------------------------
-
-
 def row(first=None, *rest):
     if first is None:
         return {"scores": None, "details": {"cpmi": [9.0]}, "error": {"kind": "too_long"}}
@@ -147,9 +141,6 @@ def test_the_cpmi_reward_of_a_first_step_is_left_out_of_the_scale():
         [{**row(0.0, 1.0), "details": {"mc_first": 0.0, "cpmi": [first, 1.0]}}, row(1.0, 2.0)] for first in (-1e9, 5.0)
     )
     assert CPMIMerge().finish(one) == CPMIMerge().finish(other)
-
-
-# --- a run ----------------------------------------------------------------------------------------------------------
 
 
 class Stopping(Scripted):

@@ -54,9 +54,6 @@ def values(results):
     return {name: getattr(one, "values", None) for name, one in results.items()}
 
 
-# --- labels by hand -------------------------------------------------------------------------------------------------
-
-
 def test_labels_by_hand():
     texts = script(after_each_step("a", "+-++", "----", "-+--") | after_each_step("b", "++++", first=1))
     traces = [trace("a"), trace("b", 1)]
@@ -133,8 +130,6 @@ def test_samples_hold_all_that_recomputing_takes():
         for sample, (text, answer, correct) in enumerate([(RIGHT, "12", True), (WRONG, "13", False)])
     )
 
-
-# --- schedules ------------------------------------------------------------------------------------------------------
 
 TABLES = st.integers(1, 6).flatmap(
     lambda n: st.lists(st.text("+-", min_size=n, max_size=n), min_size=1, max_size=7).map(lambda marks: (n, marks))
@@ -217,18 +212,12 @@ def test_a_failure_in_a_search_ends_it_for_its_trace_alone():
     assert results["a"].tokens == Tokens(10, 4, 2)
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
 def test_defaults_are_those_of_the_papers_baseline():
     backend = Scripted(script({("a", 1): "+" * 8}))
     mc([trace("a", 1)], backend)
     assert backend.samplings == {Sampling(2048, 0.6, 0.95, 20, 1.05, ("\nProblem:",))}
     assert len(backend.drawn) == 8
     assert MonteCarlo().capabilities == {"generate"}
-
-
-# --- seeds ----------------------------------------------------------------------------------------------------------
 
 
 def texts_by_point(results):
@@ -277,9 +266,6 @@ def test_hard_labels_do_not_depend_on_company(schedule):
     )
 
 
-# --- failures -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("schedule", ["full", "adaptive", "binary"])
 def test_no_reference_is_no_score_and_costs_nothing(schedule):
     texts = script(after_each_step("b", "+", "+", "-"))
@@ -306,9 +292,6 @@ def test_a_failed_prompt_costs_its_trace_alone_and_nothing_is_forgotten(schedule
     assert failed.details["draws"] == [2, 2, 0]
     assert isinstance(results["b"], StepScores)
     assert results["b"].values == (1.0, 0.0, 1.0)
-
-
-# --- prompts --------------------------------------------------------------------------------------------------------
 
 
 def prompts_of(template=False, **how):
@@ -372,9 +355,6 @@ def test_a_problem_that_looks_like_a_field_stays_as_it_is():
 )
 def test_stop(how, template, stop):
     assert prompts_of(template, **how)[2] == stop
-
-
-# --- recorded rollouts ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -480,9 +460,6 @@ def test_recorded_rollouts_need_no_model(tmp_path):
             other = {"chat": True, "prompt": "x", "stop": "x", "step_separator": "x"}.get(field.name, 3)
             with pytest.raises(UsageError, match=f"so {field.name} would do nothing"):
                 MonteCarlo(rollouts=str(file), **{field.name: other})
-
-
-# --- a real engine --------------------------------------------------------------------------------------------------
 
 
 class Arithmetic(Sums):

@@ -121,9 +121,6 @@ def test_failures_cost_their_own_trace_alone():
     assert results["a"].tokens == Tokens(180, 72, 36)
 
 
-# --- a prover of its own --------------------------------------------------------------------------------------------
-
-
 class Two(Scripted):
     """A backend that loads provers, and remembers them."""
 

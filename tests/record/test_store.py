@@ -26,9 +26,6 @@ def run_dir(tmp_path: Path) -> Path:
     return path
 
 
-# --- files are replaced whole ---------------------------------------------------------------------------------------
-
-
 def test_replace_leaves_the_new_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "results.json"
     replace_text(target, "old")
@@ -72,9 +69,6 @@ def test_unreadable_json_names_the_file(tmp_path: Path, content: str | bytes) ->
 def test_reading_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=re.escape(f"{tmp_path} is not a run directory: it has no manifest.json")):
         read_json(tmp_path / "manifest.json")
-
-
-# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 def test_rows_come_back_in_order_with_their_keys(run_dir: Path) -> None:
@@ -144,8 +138,6 @@ def test_documented_keys_of_a_real_row(tmp_path: Path) -> None:
     assert set(first["cost"]) == {"seconds", "device_seconds", "tokens", "peak_memory_bytes"}
     assert set(first["cost"]["tokens"]) == {"requested", "computed", "reused", "generated"}
 
-
-# --- who may write --------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys
@@ -220,9 +212,6 @@ def test_what_a_crash_before_the_manifest_leaves_is_no_obstacle(tmp_path: Path, 
     for name in left:
         (path / name).write_text("{")
     assert len(run_random(path).rows) == 6
-
-
-# --- starting anew --------------------------------------------------------------------------------------------------
 
 
 def test_fresh_keeps_every_earlier_run(tmp_path: Path) -> None:
