@@ -64,10 +64,11 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-# From source, in minutes. Little is asked of the compiler, of files that it reads together, and nothing of images or of
+# From source, in two minutes of two cores; not through this package's extra, which would install the package anew.
+# Little is asked of the compiler, of files that it reads together, and nothing of images or of
 # command-line tools: the tests' models are small.
 $(VENV)/.llama-cpp: $(VENV)/.dev
 	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_UNITY_BUILD=ON \
 		-DCMAKE_PROJECT_INCLUDE=$(abspath tests/support/llama-cpp.cmake)" \
-		$(PIP) install -q -c constraints.txt -e '.[llama-cpp]'
+		$(PIP) install -q -c constraints.txt 'llama-cpp-python[server]'
 	touch $@

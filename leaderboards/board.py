@@ -21,6 +21,7 @@ from operator import itemgetter
 
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.schema import KINDS, Part, Row, Value
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.record.run import Run
 
 # By the name to sort by, the field of schema.Cost; the smaller the better.
@@ -158,11 +159,11 @@ def boards(rows: Iterable[tuple[Row, int | None]], parts: Mapping[str, Collectio
 def main_metric(board: Board) -> str:
     """Return what a board is ranked by unless something else is asked for.
 
-    F1 where there is one, the accuracy of best-of-N where solutions are selected, else the task's first metric.
+    The headline among its metrics (F1, the accuracy of best-of-N), else the first of them.
     """
     names = board.metrics
     first = names[0] if names else next(iter(COSTS))
-    return next((name for name in names if name == "f1" or name.startswith("bon@")), first)
+    return next((name for name in names if spec_of(name).headline), first)
 
 
 def check_sort(board: Board, by: str) -> str:
@@ -200,7 +201,7 @@ def ranked(board: Board, by: str, runs: Sequence[Run] = ()) -> list[list[Placed]
 
 
 def _ranked(entries: Sequence[Entry], part: str, by: str, runs: Sequence[Run]) -> list[Placed]:
-    sign = 1 if by in COSTS else -1
+    sign = 1 if by in COSTS or not spec_of(by).higher_is_better else -1
     reasons = [(entry.unranked(by), entry) for entry in entries]
     valued = [(sign * (entry.value(by) or 0.0), entry) for reason, entry in reasons if not reason]
     chosen = [entry for _, entry in sorted(valued, key=itemgetter(0))]
@@ -228,11 +229,9 @@ def _bounds(entry: Entry, by: str) -> tuple[float, float]:
     if by in COSTS:
         value = -(entry.value(by) or 0.0)
         return value, value
-    metric = entry.metric(by)
-    if metric.low is None or metric.high is None:
-        value = metric.value or 0.0
-        return value, value
-    return metric.low, metric.high
+    metric, sign = entry.metric(by), 1 if spec_of(by).higher_is_better else -1
+    low, high = (metric.value or 0.0 if one is None else one for one in (metric.low, metric.high))
+    return min(sign * low, sign * high), max(sign * low, sign * high)
 
 
 def _corrections(

@@ -57,12 +57,13 @@ def _parts(run: Run, task: str, limit: float | None) -> dict[str, Part]:
 
 
 def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Value]:
-    """Return the metrics that are no details."""
-    return {
-        name: Value(one.value, *(one.interval or (None, None)), n=one.n)
-        for name, one in metrics.items()
-        if not one.detail
-    }
+    """The metrics that are no details."""
+    found = {}
+    for name, one in metrics.items():
+        if not one.detail:
+            low, high = one.interval or (None, None)
+            found[name] = Value(one.value, low, high, one.n)
+    return found
 
 
 def _cost(records: Sequence[Record]) -> Cost:

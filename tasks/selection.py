@@ -29,9 +29,10 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 class Selection:
-    """A benchmark of problems with answers, as a task that selects among solutions of them; subclasses name its tables.
+    """A benchmark of problems with answers, as a task that selects among solutions of them.
 
-    Rows of the tables may have ``groups``, what results are broken down by, and ``worked``, a solution to learn from.
+    Subclasses name its tables in ``sources``, or its ``subsets``, and then bring ``problems`` of their own. Rows of a
+    table may have ``groups``, what results are broken down by, and ``worked``, a solution to learn from.
     """
 
     name: ClassVar[str]
@@ -43,8 +44,9 @@ class Selection:
     selects: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
-        """Take the subsets from the tables."""
-        cls.subsets = tuple(cls.sources)
+        """Take the subsets from the tables, where there are any."""
+        if "sources" in vars(cls):
+            cls.subsets = tuple(cls.sources)
 
     def problems(self, subset: str, data_dir: Path | None) -> tuple[list[Problem], list[Provenance]]:
         """Return all problems of a subset in the benchmark's order, and where they came from.

@@ -1,6 +1,7 @@
 """What tests of every room share: the command line, plug-ins that last for a test, tiny checkpoints, published data."""
 
 import gc
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from commandline import Cli, Outcome
 from cpmi_eval import registry
 from cpmi_eval.cli import main
 
-LONG = ("test_cluster.py", "test_server.py", "test_every_backend.py", "test_generate.py", "test_gpu_benchmark.py")
+LONG = ("test_cluster.py", "test_server.py", "test_generate.py", "test_gpu_benchmark.py", "test_lm_eval_model.py")
 
 
 @pytest.hookimpl(trylast=True)
@@ -39,6 +40,18 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         return Outcome(caught.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stand in an empty folder, without what the caller's environment says."""
+    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

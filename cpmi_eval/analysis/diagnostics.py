@@ -210,7 +210,7 @@ def diagnose(records: Sequence[Record], undecided: bool) -> Diagnostics:
     return Diagnostics(
         coverage,
         {name: last_minimum(group) for name, group in {"all": records, **classes}.items()},
-        steps=None if selects else _steps(records, judged, *classes.values(), undecided=undecided),
+        steps=None if selects else _steps(records, judged, classes["erroneous"], classes["correct"], undecided),
         solutions=_solutions(records) if selects else None,
     )
 

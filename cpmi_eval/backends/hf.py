@@ -21,7 +21,7 @@ from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, Scor
 
 if TYPE_CHECKING:
     from cpmi_eval.engine.encode import Encoder
-    from cpmi_eval.engine.scoring import Generator, Scorer
+    from cpmi_eval.engine.scoring import Generator
 
 BUDGETS = (*LocalModel.budgets, "slots", "cache_tokens")
 MODEL_ARGS = (*HUB_ARGS, *BUDGETS)
@@ -44,19 +44,18 @@ class HFBackend(LocalModel):
             model: a ``transformers`` causal language model in evaluation mode.
             tokenizer: its fast tokenizer.
             prefix_sharing: read what sequences begin with once for all of them.
-            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass), ``slots``
-                (completions decoded at a time), ``cache_tokens`` (tokens that these may hold together) and
-                ``max_length`` override what is derived from the model.
+            args: any of :data:`BUDGETS`, which override what is derived from the model; see docs/backends.md.
 
         Raises:
             ModelError: prefixes cannot be shared on this model.
         """
         from cpmi_eval.engine.architecture import cache_tokens
         from cpmi_eval.engine.encode import Encoder
-        from cpmi_eval.engine.packed import TrieScorer, distrust
-        from cpmi_eval.engine.pairwise import PairwiseScorer
+        from cpmi_eval.engine.likelihood import Likelihood, distrusted
         from cpmi_eval.engine.plain import PlainGenerator
+        from cpmi_eval.engine.reader import PackedReader
         from cpmi_eval.engine.rollouts import SharedGenerator
+        from cpmi_eval.engine.straight import StraightReader
 
         args = args or {}
         super().__init__(model, args)
@@ -67,17 +66,16 @@ class HFBackend(LocalModel):
         )
         self.encoder: Encoder = Encoder(tokenizer)
         self.branch_difference: float | None = None
-        self.scorer: Scorer
         self.generator: Generator = PlainGenerator(model, self.encoder, self.limits.max_length)
         if settings.flag("prefix_sharing", prefix_sharing):
-            trie_scorer = TrieScorer(model, self.limits)
-            self.trie_difference = distrust(trie_scorer, self.vocabulary)
-            self.scorer = trie_scorer
+            reader = PackedReader(model, self.limits)
+            self.trie_difference = distrusted(reader)
             # Over several devices every layer's branches would lie elsewhere: transformers' own generation does that.
             if len(self.devices) == 1 and not hasattr(model, "hf_device_map"):
-                self.generator = SharedGenerator(trie_scorer.forward, self.encoder, self.limits)
+                self.generator = SharedGenerator(reader.forward, self.encoder, self.limits)
+            self.likelihood = Likelihood(reader)
         else:
-            self.scorer = PairwiseScorer(model, self.limits)
+            self.likelihood = Likelihood(StraightReader(model, self.limits))
         self._generating = 0.0
         self._options: BackendOptions | None = None
 
@@ -99,7 +97,7 @@ class HFBackend(LocalModel):
     def describe(self) -> ModelDescription:
         """Return what a manifest should say about the loaded model."""
         return self.described(
-            scorer=self.scorer.name,
+            scorer=self.likelihood.reader.name,
             generator=self.generator.name,
             slots=self.limits.slots,
             cache_tokens=self.limits.cache_tokens,
@@ -120,7 +118,7 @@ class HFBackend(LocalModel):
 
     def loglikelihood(self, requests: Sequence[ScoreRequest]) -> list[LogProb | Failure]:
         """Return summed log-probabilities, in the order of the requests; see :class:`ScoreRequest`."""
-        return self.scorer.score(requests, self.encoder.encode) if requests else []
+        return self.likelihood.score(requests, self.encoder.encode) if requests else []
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
@@ -166,4 +164,4 @@ class HFBackend(LocalModel):
 
     def busy_seconds(self) -> float:
         """Return for how long the device has had work: batches that are scored, completions that are decoded."""
-        return self.scorer.busy + self._generating
+        return self.likelihood.reader.busy + self._generating

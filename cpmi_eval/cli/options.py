@@ -68,7 +68,7 @@ class Switch(click.ParamType):  # type: ignore[type-arg]
     name = "on|off"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
-        """Return true or false; anything else is wrong usage."""
+        """Take true or false; anything else is wrong usage."""
         try:
             return settings.switch(str(param and param.name), value)
         except UsageError as error:
@@ -91,7 +91,7 @@ def option(name: str, **attributes: Any) -> Callable[[F], F]:
 
 
 def canonical(token: str) -> str:
-    """Return an option's name, which may be written with ``-`` or be that of earlier versions."""
+    """An option's name, which may be written with ``-`` or be that of earlier versions."""
     name = token.replace("-", "_")
     return RENAMED.get(name, name)
 

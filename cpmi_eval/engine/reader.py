@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cpmi_eval.engine.ahead import ahead
 from cpmi_eval.engine.architecture import rope_kind, rope_threshold
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.forward import SHAPE_STEP, PackedForward
@@ -25,6 +26,7 @@ from cpmi_eval.engine.trie import Builder, Forest, IntArray
 from cpmi_eval.types import Failure
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,33 @@ class _Group:
         return cls(wanted, forest, at[order], np.array(items)[order], np.array(nth)[order])
 
 
+class Reader(Protocol):
+    """Applies a head at wanted positions of sequences. ``busy``: seconds so far in which the device had work."""
+
+    name: str
+    limits: Limits
+    vocabulary: int  # how many logits there are
+
+    @property
+    def busy(self) -> float: ...  # noqa: D102
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return logits [n, vocabulary], fp32 or better, of what is read [n, width]."""
+
+    def refuses(self, length: int) -> Failure | None:
+        """Say why a sequence of that length cannot be read, if so."""
+
+    def prefixes(self, wanted: Wanted) -> list[Wanted]:
+        """Return the parts to be read apart so that every read is as if nothing came behind it."""
+
+    def read(self, groups: Iterable[dict[int, Wanted]], apply: Apply) -> Iterator[tuple[int, Values | Failure]]:
+        """Yield each sequence's index and result."""
+
+
 class PackedReader:
-    """Reads forests; ``busy`` counts the seconds in which the device had work."""
+    """Reads forests of sequences whose common beginnings go through the model once."""
+
+    name = "trie"
 
     def __init__(self, model: Any, limits: Limits) -> None:
         """Keep the budgets.
@@ -97,43 +124,36 @@ class PackedReader:
             ModelError: the configuration rules a trie out; the message says to use ``--prefix_sharing off``.
         """
         self.forward = PackedForward(model)
+        self.vocabulary: int = 1 if self.forward.head is None else self.forward.head.weight.shape[0]
         self.limits = limits
         self.rope = rope_kind(model.config)
         self.rope_threshold = rope_threshold(model.config)
         self.busy = 0.0
+        # What a GPU has read is taken from it only when it has its next work.
+        self.deferred: bool = self.forward.device.type == "cuda"
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return logits; see :meth:`cpmi_eval.engine.forward.PackedForward.logits`."""
+        return self.forward.logits(states)
 
     def read(self, groups: Iterable[dict[int, Wanted]], apply: Apply) -> Iterator[tuple[int, Values | Failure]]:
         """Yield each sequence's index and result. A shared node is paid for by one of those that share it.
 
-        Args:
-            groups: sequences by index, in groups that are packed together; the next group is made and packed in a
-                thread while one is read.
-            apply: the head.
+        Each group is packed together; the next one is made and packed in a thread while one is read.
         """
         packed = (_Group.of(part) for group in groups for part in self._sides(group) if part)
-        waiting: tuple[_Group, list[Tensor]] | None = None
-        for group in ahead(packed):
+        waiting: Iterator[tuple[int, Values | Failure]] = iter(())
+        for group in chain(ahead(packed), [None]):
             begun = time.perf_counter()
-            read = self._attempt(group, apply)
-            # The one before is taken from the device only now, when that has its next work.
-            results: list[tuple[int, Values | Failure]] = list(self._taken(*waiting)) if waiting else []
-            waiting = None
-            if isinstance(read, list):
-                waiting = group, read
-            else:
-                results += read.items()
-            if waiting and self.forward.device.type != "cuda":
-                results += self._taken(*waiting)
-                waiting = None
+            fresh = iter(()) if group is None else self._attempt(group, apply)
+            done = list(waiting)
+            waiting = fresh
+            if not self.deferred:
+                done += waiting
             self.busy += time.perf_counter() - begun
-            yield from results
-        if waiting:
-            begun = time.perf_counter()
-            results = list(self._taken(*waiting))
-            self.busy += time.perf_counter() - begun
-            yield from results
+            yield from done
 
-    def beyond_rope(self, length: int) -> Failure | None:
+    def refuses(self, length: int) -> Failure | None:
         """Past its threshold dynamic RoPE rotates every length differently: nothing can be shared there."""
         if self.rope != "dynamic" or self.rope_threshold is None or length <= self.rope_threshold:
             return None
@@ -152,37 +172,38 @@ class PackedReader:
             {index: one for index, one in group.items() if (one.length > limit) == beyond} for beyond in (False, True)
         ]
 
-    def _attempt(self, group: _Group, apply: Apply, shrink: int = 1) -> list[Tensor] | dict[int, Values | Failure]:
-        """Read a group in chunks of ``1 / shrink`` of the usual size; what was read is still on the device.
+    def prefixes(self, wanted: Wanted) -> list[Wanted]:
+        """A prefix up to longrope's threshold is rotated in another way than one beyond it, whatever follows."""
+        limit = self.rope_threshold if self.rope == "longrope" else None
+        sides = [[r for r in wanted.reads if (limit is not None and r + 1 > limit) == far] for far in (False, True)]
+        return [Wanted(wanted.encoded, side) for side in sides if side]
+
+    def _attempt(self, group: _Group, apply: Apply, shrink: int = 1) -> Iterator[tuple[int, Values | Failure]]:
+        """Read a group in chunks of ``1 / shrink`` of the usual size; results are taken from the device when asked for.
 
         Where memory runs out, smaller chunks are tried, then the group's halves; a sequence that is too much on its
-        own fails alone. The results are then complete.
+        own fails alone.
         """
         try:
-            return self._read(group, apply, shrink)
+            return self._taken(group, self._read(group, apply, shrink))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        members = list(group.wanted)
         if self.limits.row_tokens // (2 * shrink) >= SHAPE_STEP:
             log.warning("out of memory; retrying with chunks of half the size")
-            again = self._attempt(group, apply, 2 * shrink)
-            return dict(self._taken(group, again)) if isinstance(again, list) else again
-        members = list(group.wanted)
+            return iter(list(self._attempt(group, apply, 2 * shrink)))
         if len(members) == 1:
             log.warning("out of memory on a single sequence; giving it up")
-            return {members[0]: OUT_OF_MEMORY}
+            return iter([(members[0], OUT_OF_MEMORY)])
         log.warning("out of memory on %d sequences; retrying as halves", len(members))
-        results: dict[int, Values | Failure] = {}
-        for half in (members[: len(members) // 2], members[len(members) // 2 :]):
-            part = _Group.of({index: group.wanted[index] for index in half})
-            again = self._attempt(part, apply, shrink)
-            results.update(self._taken(part, again) if isinstance(again, list) else again)
-        return results
+        halves = (members[: len(members) // 2], members[len(members) // 2 :])
+        parts = (_Group.of({index: group.wanted[index] for index in half}) for half in halves)
+        return iter([one for part in parts for one in self._attempt(part, apply, shrink)])
 
     def _read(self, group: _Group, apply: Apply, shrink: int) -> list[Tensor]:
-        """Return what the head makes of the group's uses, in pieces, in their order."""
         parts = []
         dense, block = (max(1, size // shrink) for size in (self.limits.row_tokens, self.limits.batch_tokens))
         with torch.inference_mode():
@@ -197,7 +218,6 @@ class PackedReader:
 
     @staticmethod
     def _taken(group: _Group, parts: Sequence[Tensor]) -> Iterator[tuple[int, Values]]:
-        """Take values from the device and give each sequence its own."""
         values = torch.cat([part.cpu() for part in parts])
         order = torch.from_numpy(np.lexsort((group.nth, group.items)))
         owners, nodes = np.unique(group.forest.owner, return_counts=True)
@@ -209,15 +229,27 @@ class PackedReader:
             yield index, Values(mine, computed.get(index, 0))
 
 
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield what ``items`` yields, in order, each made in a worker thread while the one before it is used.
+
+    One is made ahead, no more, and whatever making it raises is raised here.
+    """
+    source, over = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="cpmi-eval-host") as worker:
+        coming = worker.submit(next, source, over)
+        while True:
+            made = coming.result()
+            if made is over:
+                return
+            coming = worker.submit(next, source, over)
+            yield made  # type: ignore[misc]
+
+
 def together(sizes: Iterable[tuple[Any, int]], enough: int) -> list[list[int]]:
     """Group items by what they begin with, and join such groups in order of appearance until there is ``enough``.
 
-    Args:
-        sizes: per item, what it begins with (hashable), and its size.
-        enough: a group takes no more once its size has come to this.
-
-    Returns:
-        The items' places, group by group; what begins alike is never parted.
+    ``sizes``: per item, what it begins with (hashable), and its size. Returns the items' places, group by group; what
+    begins alike is never parted.
     """
     alike: dict[Any, list[int]] = {}
     weight: dict[Any, int] = {}

@@ -1,9 +1,8 @@
-"""What both scorers share: budgets, the out-of-memory rule, and log-probabilities from logits."""
+"""Budgets, the out-of-memory rule, and log-probabilities from logits: what readers and generators share."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
@@ -11,31 +10,18 @@ from typing import Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, ScoreRequest, Tokens
+from cpmi_eval.types import Enough, Failure, Generation, Sampling
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+Batch: TypeAlias = Sequence[tuple[K, V]]
 
 OUT_OF_MEMORY = Failure(
     "out_of_memory", "one sequence is too much for this device; try --dtype bfloat16, a smaller model, more memory"
 )
 LOGIT_FLOATS = 1 << 25  # logits in flight at a time: 128 MB of fp32
-
-
-Encode: TypeAlias = Callable[[Sequence[ScoreRequest]], Sequence[Encoded]]
-
-
-class Scorer(Protocol):
-    """Scores requests; the results are in their order. ``busy``: seconds so far in which the device had work."""
-
-    name: str
-
-    @property
-    def busy(self) -> float: ...  # noqa: D102
-
-    def score(self, requests: Sequence[ScoreRequest], encode: Encode) -> list[LogProb | Failure]:
-        """Encode the requests, in as many calls as it likes, and return one LogProb or Failure for each."""
 
 
 class Generator(Protocol):
@@ -63,55 +49,28 @@ class Limits:
     cache_tokens: int = 65536
 
     def slots_for(self, max_new_tokens: int) -> int:
-        """Return how many completions of up to ``max_new_tokens`` are decoded at a time."""
+        """How many completions of up to ``max_new_tokens`` are decoded at a time."""
         return max(1, min(self.slots, self.cache_tokens // max_new_tokens))
 
 
-def unscorable(encoded: Encoded, limits: Limits) -> Failure | None:
-    """Return why a request cannot be scored at all, or None. Nothing is ever truncated to make it fit."""
-    length = len(encoded)
-    if encoded.start == length:
-        return Failure("empty_continuation", "the continuation has no tokens")
-    if limits.max_length is not None and length - 1 > limits.max_length:
-        return Failure("too_long", f"{length:,} tokens; the model takes {limits.max_length:,}")
-    return None
-
-
-def halving(
-    run: Callable[[Sequence[T]], None],
-    batch: Sequence[T],
-    split: Callable[[T], Sequence[T]],
-    give_up: Callable[[T, Failure], None],
-) -> None:
-    """Run a batch; on out-of-memory run its halves, then a single element's parts as ``split`` gives them.
-
-    An element that is too much on its own goes to ``give_up``: it fails alone.
-    """
+def halving(run: Callable[[Batch[K, V]], list[tuple[K, R]]], batch: Batch[K, V]) -> list[tuple[K, R | Failure]]:
+    """Run a batch of keyed elements; on out-of-memory its halves. One that is too much on its own fails alone."""
     try:
-        run(batch)
+        return [*run(batch)]
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        parts: list[Sequence[T]]
-        if len(batch) > 1:
-            parts = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-        else:
-            parts = [[part] for part in split(batch[0])]
-        if parts:
-            log.warning("out of memory on %d rows; retrying as %d parts", len(batch), len(parts))
-        else:
-            log.warning("out of memory on a single row; giving it up")
-            give_up(batch[0], OUT_OF_MEMORY)
-    else:
-        return
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for part in parts:
-        halving(run, part, split, give_up)
+    if len(batch) == 1:
+        log.warning("out of memory on a single row; giving it up")
+        return [(batch[0][0], OUT_OF_MEMORY)]
+    log.warning("out of memory on %d rows; retrying as halves", len(batch))
+    return [one for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]) for one in halving(run, half)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that the device's memory is exhausted."""
+    """Whether an exception says that the device's memory is exhausted."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -126,6 +85,9 @@ class Truncation:
     def active(self) -> bool:
         """Whether this changes anything."""
         return self.top_k > 0 or self.top_p < 1.0
+
+
+WHOLE = Truncation(0, 1.0)
 
 
 def truncated_logprob(logprobs: Tensor, targets: Tensor, cut: Truncation) -> Tensor:
@@ -155,15 +117,3 @@ def target_logprobs(logits: Tensor, rows: Tensor, targets: Tensor, cuts: Sequenc
         logprobs = logits[rows[where]].log_softmax(dim=-1)
         result[where] = truncated_logprob(logprobs, targets[where], cut)
     return result
-
-
-def cut_of(request: ScoreRequest) -> Truncation:
-    """Return the truncation a request asks for."""
-    return Truncation(request.top_k, request.top_p)
-
-
-def finite_or_failure(total: float, n_tokens: int, tokens: Tokens) -> LogProb | Failure:
-    """Return a result, or a failure where the model produced NaN or an infinity."""
-    if math.isfinite(total):
-        return LogProb(total, n_tokens, tokens)
-    return Failure("non_finite", f"the model gave a log-probability of {total}; try --dtype float32")

@@ -10,6 +10,7 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.gate.baseline import Baseline
 from cpmi_eval.gate.checks import Check, counted
 from cpmi_eval.metrics.outcome import Metric, MetricFunction, Outcome, metrics_of
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.record.run import Run
 from cpmi_eval.types import JSON
 
@@ -34,8 +35,10 @@ class _Moved:
 
     @property
     def drop(self) -> float:
-        """By how much it is lower."""
-        return 0.0 if self.then is None or self.now is None else self.then - self.now
+        """By how much it is worse."""
+        if self.then is None or self.now is None:
+            return 0.0
+        return self.then - self.now if spec_of(self.metric).higher_is_better else self.now - self.then
 
     def as_dict(self) -> JSON:
         """Return what the JSON document says of it."""
@@ -46,7 +49,7 @@ class _Moved:
     def line(self) -> str:
         """What there is to say of it."""
         before, after = ("not defined" if one is None else f"{one:.4f}" for one in (self.then, self.now))
-        change = "" if self.then is None or self.now is None else f" ({-self.drop:+.4f})"
+        change = "" if self.then is None or self.now is None else f" ({self.now - self.then:+.4f})"
         p = f", p = {self.p:.2g}" if self.p is not None else ""
         marked = "worse: " if self.failed else "better: " if self.drop < 0 else ""
         return f"{marked}{self.part} {self.metric}: {before} -> {after}{change}{p}{self.remark and f', {self.remark}'}"

@@ -31,6 +31,7 @@ from cpmi_eval.errors import DataError
 from cpmi_eval.interchange.described import Described
 from cpmi_eval.metrics.best_of_n import AGGREGATIONS
 from cpmi_eval.metrics.outcome import Metric
+from cpmi_eval.metrics.spec import spec_of
 from cpmi_eval.metrics.uncertainty import RESAMPLES
 from cpmi_eval.record.door import to_lines
 from cpmi_eval.record.rows import Record
@@ -98,7 +99,9 @@ def _results(run: Described, names: dict[str, str], samples: dict[str, list[JSON
         "configs": {names[part]: _task_config(run, part, names[part]) for part in sorted(run.parts)},
         "versions": {names[name]: version for name in sorted(every)},
         "n-shot": {names[name]: 0 for name in sorted(every)},
-        "higher_is_better": {names[name]: dict.fromkeys(run.metrics(name), True) for name in sorted(every)},
+        "higher_is_better": {
+            names[name]: {key: spec_of(key).higher_is_better for key in run.metrics(name)} for name in sorted(every)
+        },
         "n-samples": {names[part]: _sample_count(run, part) for part in run.parts},
         "config": _config(run),
         "git_hash": None,
@@ -161,7 +164,8 @@ def _task_config(run: Described, part: str, name: str) -> JSON:
         "test_split": dataset.split,
         "output_type": "generate_until",
         "metric_list": [
-            {"metric": key, "aggregation": "cpmi_eval", "higher_is_better": True} for key in run.metrics(part)
+            {"metric": key, "aggregation": "cpmi_eval", "higher_is_better": spec_of(key).higher_is_better}
+            for key in run.metrics(part)
         ],
         "num_fewshot": 0,
         "repeats": 1,

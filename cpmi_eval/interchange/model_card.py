@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cpmi_eval.errors import DataError, UsageError
 from cpmi_eval.interchange.described import Described
 from cpmi_eval.metrics.outcome import Metric
+from cpmi_eval.metrics.spec import spec_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, EvalResultEntry
@@ -31,15 +32,6 @@ TASKS: Mapping[bool, tuple[str, str]] = MappingProxyType(
     {
         False: ("process-error-identification", "Process error identification"),
         True: ("best-of-n-selection", "Best-of-N selection"),
-    }
-)
-NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "f1": "F1 (harmonic mean of acc_error and acc_correct)",
-        "acc_error": "First error found, of erroneous traces",
-        "acc_correct": "No error claimed, of correct traces",
-        "step_auc": "ROC AUC of steps",
-        "outcome_auc": "ROC AUC of solutions",
     }
 )
 
@@ -100,8 +92,8 @@ def _with_marks(run: Described, name: str, text: str) -> str:
 
 def _metric_name(run: Described, key: str) -> str:
     """Return a metric's name and, where decisions are behind it, the threshold."""
-    decided = run.threshold is not None and not key.endswith("auc")
-    return NAMES.get(key, key) + (f", threshold {run.threshold}" if decided else "")
+    decided = run.threshold is not None and spec_of(key).decides
+    return spec_of(key).description + (f", threshold {run.threshold}" if decided else "")
 
 
 def _args(run: Described, name: str, key: str, metric: Metric) -> dict[str, Any]:
@@ -110,7 +102,7 @@ def _args(run: Described, name: str, key: str, metric: Metric) -> dict[str, Any]
     if metric.interval is not None:
         found["interval_95"] = [in_units(key, bound) for bound in metric.interval]
     found |= run.about(name)
-    if key.endswith("auc"):
+    if not spec_of(key).decides:
         found = {word: value for word, value in found.items() if not word.startswith("threshold")}
     if name != run.mean and (digest := run.dataset(name).sha256) is not None:
         found["dataset_sha256"] = digest
@@ -119,7 +111,7 @@ def _args(run: Described, name: str, key: str, metric: Metric) -> dict[str, Any]
 
 def unit(key: str) -> str:
     """Return the unit that a metric's values are written in."""
-    return "fraction" if key.endswith("auc") else "percent"
+    return "fraction" if spec_of(key).unit == "fraction" else "percent"
 
 
 def in_units(key: str, value: float | None) -> float | None:
@@ -173,7 +165,7 @@ def main_metric(run: Described, part: str) -> str:
         UsageError: the task has neither.
     """
     for key in run.metrics(part):
-        if key == "f1" or key.startswith("bon@"):
+        if spec_of(key).headline:
             return key
     raise UsageError(f"{part} has no F1 and no best-of-N; nothing of it can be ranked. --format model-index takes it")
 
@@ -198,7 +190,7 @@ def _ranked_entry(run: Described, part: str, source_url: str | None) -> EvalResu
 def _notes(run: Described, key: str, metric: Metric) -> str:
     """Return in one line how a value came about."""
     rule = f"{run.aggregation} of step scores" if run.selects else f"threshold {run.threshold}"
-    facts = [f"{NAMES.get(key, key)} in {unit(key)}", f"n {metric.n}", f"scorer {run.scorer}", rule]
+    facts = [f"{spec_of(key).description} in {unit(key)}", f"n {metric.n}", f"scorer {run.scorer}", rule]
     if metric.interval is not None:
         low, high = (in_units(key, bound) for bound in metric.interval)
         facts.insert(1, f"95% interval {low} to {high}")

@@ -134,8 +134,7 @@ class _Editor:
             return position
         over, under = self._content(top), self._content(bottom)
         if _INTEGER.fullmatch(over) and _INTEGER.fullmatch(under):
-            head = self.answer[start:position]
-            self._add_fraction(start, bottom.after, over, under, head + "{", "}{", "}")
+            self._add_fraction(start, bottom.after, over, under, self.answer[start:position] + "{", "}{", "}")
         else:
             self._inner(top, nonzero=False)
             self._inner(bottom, nonzero=True)
@@ -212,8 +211,7 @@ class _Editor:
         operator = _OPERATOR_BEFORE.search(before)
         self.sites.append(edits + (self._negation(start) if operator else []))
 
-    def _add_fraction(self, start: int, end: int, over: str, under: str, *frame: str) -> None:
-        head, middle, tail = frame
+    def _add_fraction(self, start: int, end: int, over: str, under: str, head: str, middle: str, tail: str) -> None:
         pairs = [(str(top), str(bottom)) for top, bottom in _fractions(int(over), int(under))]
         if over.startswith("-"):
             pairs.append((over[1:], under))
@@ -237,12 +235,12 @@ class _Editor:
     def _negation(self, position: int) -> list[Edit]:
         """Flip the sign of the term that starts at ``position``, if it starts a term."""
         operator = _OPERATOR_BEFORE.search(self.answer[:position])
-        if operator:
-            start = operator.start()
-            if not self._begins(start):
-                return [Edit(start, start + 1, "-" if operator.group(1) == "+" else "+")]
+        if operator is None:
+            return [Edit(position, position, "-")] if self.signed and self._is_open(position) else []
+        start = operator.start()
+        if self._begins(start):
             return [Edit(start, position, "")]
-        return [Edit(position, position, "-")] if self.signed and self._is_open(position) else []
+        return [Edit(start, start + 1, "-" if operator.group(1) == "+" else "+")]
 
 
 # --- nearby values ----------------------------------------------------------------------------------------------
@@ -274,7 +272,7 @@ class Form:
         moved = [value + 2, value - 2, value * Fraction(11, 10), value * Fraction(9, 10), value + 10, value - 10]
         if value.denominator > 1:
             moved += [Fraction(whole) for whole in (math.ceil(value), math.floor(value)) if whole]
-        rounded = dict.fromkeys(self._round(near) for near in moved)
+        rounded = dict.fromkeys(map(self._round, moved))
         nearest = sorted((near for near in rounded if near != value), key=lambda near: abs(near - value))
         same_sign = [near for near in nearest if near * value >= 0]
         opposite = [near for near in nearest if near * value < 0]
@@ -290,30 +288,21 @@ class Form:
         sign = "-" if value < 0 else ""
         if implicit_one and abs(value) == 1 and not self.places:
             return sign
-        units = int(abs(value) * 10**self.places)
-        digits = str(units).zfill(self.places + 1)
-        whole, decimals = digits[: len(digits) - self.places], digits[len(digits) - self.places :]
-        if self.separator:
-            whole = f"{int(whole):,}".replace(",", self.separator)
-        whole = whole.zfill(self.width)
-        if not self.leading_zero and whole == "0":
-            whole = ""
-        return sign + whole + (f".{decimals}" if decimals else "")
+        whole, rest = divmod(int(abs(value) * 10**self.places), 10**self.places)
+        text = f"{whole:,}".replace(",", self.separator) if self.separator else str(whole).zfill(self.width)
+        return sign + (text if whole or self.leading_zero else "") + (f".{rest:0{self.places}d}" if self.places else "")
 
 
 def _fractions(over: int, under: int) -> Iterator[tuple[int, int]]:
     """Yield nearby fractions. Signs and being in lowest terms are kept; whole numbers are left out as giveaways."""
     top, bottom = abs(over), abs(under)
     signs = (-1 if over < 0 else 1), (-1 if under < 0 else 1)
-    reduced = math.gcd(top, bottom) == 1
-    nearby = [(top + step, bottom) for step in (1, -1, 2, -2)] + [(top, bottom + step) for step in (1, -1, 2, -2)]
-    for near_top, near_bottom in [*nearby, (bottom, top)]:
-        if near_top <= 0 or near_bottom <= 0:
-            continue
-        divisor = math.gcd(near_top, near_bottom) if reduced else 1
-        near_top, near_bottom = near_top // divisor, near_bottom // divisor
-        if near_bottom > 1:
-            yield signs[0] * near_top, signs[1] * near_bottom
+    moves = (1, -1, 2, -2)
+    near = [(top + step, bottom) for step in moves] + [(top, bottom + step) for step in moves] + [(bottom, top)]
+    for one, other in near:
+        divisor = math.gcd(one, other) if math.gcd(top, bottom) == 1 else 1
+        if one > 0 and other > divisor:
+            yield signs[0] * one // divisor, signs[1] * other // divisor
 
 
 def number_edits(answer: str) -> list[str]:

@@ -31,6 +31,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -275,11 +276,9 @@ class Judge:
         requests = [list(self._boxes(prompt, one)) for prompt, one in zip(prompts, made, strict=True)]
         results = iter(backend.loglikelihood([request for own in requests for request in own]))
         odds = [[next(results) for _ in own] for own in requests]
-        at = 0
+        every = zip(seeds, made, odds, strict=True)
         for trace in traces:
-            here = slice(at, at + len(trace.steps))
-            at += len(trace.steps)
-            yield self._verified(trace, seeds[here], made[here], odds[here], chat)
+            yield self._verified(trace, list(islice(every, len(trace.steps))), chat)
 
     def _boxes(self, prompt: str, generation: Generation | Failure) -> Iterator[ScoreRequest]:
         """Yield both verdicts in the box of each analysis."""
@@ -292,26 +291,22 @@ class Judge:
     def _verified(
         self,
         trace: Trace,
-        seeds: Sequence[Sequence[int]],
-        made: Sequence[Generation | Failure],
-        odds: Sequence[Sequence[LogProb | Failure]],
+        steps: Sequence[tuple[Sequence[int], Generation | Failure, Sequence[LogProb | Failure]]],
         chat: bool,
     ) -> Scored:
         """Turn the log-probabilities after the analyses of each step (positive and negative in turn) into scores."""
-        every = [*made, *(one for own in odds for one in own)]
+        every = [one for _, generation, odds in steps for one in (generation, *odds)]
         if failure := failed(every):
             return TraceFailure(trace.id, failure, spent(every), {"mode": self.mode, "chat": chat})
         votes: list[list[float]] = []
         samples: list[JSON] = []
-        for step, (generation, own) in enumerate(zip(made, odds, strict=True)):
-            totals = _totals(own)
-            # the softmax's first entry of two log-probabilities
-            odd = [math.exp(min(no - yes, 700.0)) for yes, no in zip(totals[::2], totals[1::2], strict=True)]
-            votes.append([1.0 / (1.0 + one) for one in odd])
+        for step, (seeds, generation, odds) in enumerate(steps):
+            pairs = zip(_totals(odds[::2]), _totals(odds[1::2]), strict=True)
+            votes.append([1.0 / (1.0 + math.exp(min(no - yes, 700.0))) for yes, no in pairs])  # a softmax's first entry
             written = generation.completions if isinstance(generation, Generation) else ()
             for one, score in zip(written, votes[-1], strict=True):
                 forced = until_verdict(one.text, self.verdicts) is None
-                samples.append(_sample(one, seeds[step][one.sample], step, {"score": score, "forced": forced}))
+                samples.append(_sample(one, seeds[one.sample], step, {"score": score, "forced": forced}))
         details = {
             "mode": self.mode,
             "chat": chat,

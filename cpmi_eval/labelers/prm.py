@@ -22,15 +22,10 @@ class PRM:
     capabilities: frozenset[Capability] = frozenset({"step_scores"})
 
     def __init__(self, checkpoint: str, spec: str | None = None, revision: str | None = None) -> None:
-        """Find out what family the checkpoint is of. Loads no weights.
-
-        Args:
-            checkpoint: a folder, a hub id, or the last part of a known hub id.
-            spec: a built-in spec's name or a YAML or JSON file, for checkpoints that do not tell.
-            revision: of the hub repository.
+        """Find out what family the checkpoint (a folder, or a hub id or the last part of one) is of. Loads no weights.
 
         Raises:
-            UsageError: nothing says how the checkpoint is to be read, or the spec is not valid.
+            UsageError: nothing says how the checkpoint is to be read, or ``spec`` (a name or a file) is not valid.
         """
         self.checkpoint = detect.hub_id(settings.text("checkpoint", checkpoint))
         self.given = None if spec is None else settings.text("spec", spec)

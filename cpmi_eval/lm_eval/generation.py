@@ -86,7 +86,7 @@ def plan(asked: Mapping[str, Any], model: Any, tokenizer: Any, max_length: int, 
     if room < 1:
         raise UsageError(f"max_gen_toks={length} leaves no room for a prompt: the model takes {max_length} tokens")
     penalty = float(_first(args.get("repetition_penalty"), config.repetition_penalty, 1.0))
-    sampling = Sampling(length, temperature=0.0, repetition_penalty=penalty, stop=tuple(_effective(until)))
+    sampling = Sampling(length, temperature=0.0, repetition_penalty=penalty, stop=tuple(effective(until)))
     if draws:
         sampling = replace(
             sampling,
@@ -121,7 +121,7 @@ def _refuse(args: Mapping[str, Any], config: Any, draws: bool) -> None:
             raise UsageError(f"{key}={value!r} {where}, and cpmi-hf does not apply it; use lm-eval's own --model hf")
 
 
-def _effective(until: list[str]) -> list[str]:
+def effective(until: list[str]) -> list[str]:
     """Return the stop strings that can have an effect where lm-eval cuts at one after the other.
 
     One that contains an earlier one is never found: the earlier one has cut the text inside it. What is left is cut at

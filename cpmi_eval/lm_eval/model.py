@@ -25,7 +25,8 @@ from cpmi_eval.backends.hf import MODEL_ARGS, HFBackend
 from cpmi_eval.backends.loading import hub_args
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.engine.packed import TrieScorer
+from cpmi_eval.engine.likelihood import Likelihood
+from cpmi_eval.engine.reader import PackedReader
 from cpmi_eval.engine.rollouts import SharedGenerator, distrust
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.lm_eval.generation import Plan, PromptEncoder, plan
@@ -114,7 +115,8 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         self.pretrained = self.facts.model
         self.tokens = Tokens()
         self.limits = budgets(backend.limits, batch, max_batch_size, self.max_length, args)
-        self.scorer = TrieScorer(backend.model, self.limits)
+        self.reader = PackedReader(backend.model, self.limits)
+        self.likelihood = Likelihood(self.reader)
         self._prompts = PromptEncoder(self.tokenizer, self.tok_encode, self.prefix_token_id)
         self._generator: SharedGenerator | None = None
 
@@ -150,7 +152,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
         failures: dict[int, Failure] = {}
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests")
         for chunk in self._chunks(requests):
-            for index, result in zip(chunk, self.scorer.score_greedy(list(chunk.values())), strict=True):
+            for index, result in zip(chunk, self.likelihood.score_greedy(list(chunk.values())), strict=True):
                 if isinstance(result, Failure):
                     failures[index] = result
                     continue
@@ -295,7 +297,7 @@ class CPMIHF(HFLM):  # type: ignore[misc]
     def _shared(self) -> SharedGenerator:
         """Return the generator, checked once against plain passes of the model."""
         if self._generator is None:
-            made = SharedGenerator(self.scorer.forward, self._prompts, self.limits)
+            made = SharedGenerator(self.reader.forward, self._prompts, self.limits)
             try:
                 distrust(made)
             except ModelError as error:

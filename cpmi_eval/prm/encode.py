@@ -18,15 +18,20 @@ class EncodingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedTrace:
     """Token ids, and for each step the index into them of the position whose hidden state is read."""
 
     ids: tuple[int, ...]
     reads: tuple[int, ...]
 
+    @property
+    def length(self) -> int:
+        """Tokens up to the last one that is read."""
+        return self.reads[-1] + 1
+
 
 @dataclass(frozen=True)
-class _Text:
+class _Layout:
     """A text, and the character span of each step's marker in it."""
 
     text: str
@@ -72,7 +77,7 @@ class TraceEncoder:
                 )
         self.bos: int | None = tokenizer.bos_token_id
 
-    def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
+    def encode(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         """Return the ids of a trace and where its steps are read.
 
         Raises:
@@ -108,7 +113,6 @@ class TraceEncoder:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
     def _refuse_markers(self, problem: str, steps: Sequence[str]) -> None:
-        """Refuse a trace whose own text holds what only the spec may put there."""
         given = self.spec.input
         for where, text in (("the problem", problem), *((f"step {n}", step) for n, step in enumerate(steps))):
             if given.exclusive and given.marker is not None and given.marker in text:
@@ -119,7 +123,6 @@ class TraceEncoder:
                 raise EncodingError(f"{where} contains the BOS token {self.tokenizer.bos_token!r}")
 
     def _step(self, problem: str, step: str, index: int) -> str:
-        """Return the text of a step; the first one of form ``turns`` begins with ``before``."""
         given = self.spec.input
         text = given.step.format(step=step, n=index + 1)
         return self._before(problem) + text if given.form == "turns" and index == 0 else text
@@ -130,8 +133,7 @@ class TraceEncoder:
     def _lead(self) -> tuple[int, ...]:
         return (self.bos,) if self.spec.input.bos and self.bos is not None else ()
 
-    def _joined_ids(self, problem: str, steps: Sequence[str]) -> Encoded:
-        """Tokenize every piece apart and join the ids."""
+    def _joined_ids(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         between, after = (self._ids(text.format()) for text in (self.spec.input.between, self.spec.input.after))
         ids = [*self._lead(), *self._ids(self._before(problem))]
         reads = []
@@ -141,7 +143,7 @@ class TraceEncoder:
             ids += [*piece, *self.marker]
             reads.append(self._place(start, len(ids), start - 1))
             ids += between if index + 1 < len(steps) else after
-        return Encoded(tuple(ids), tuple(reads))
+        return EncodedTrace(tuple(ids), tuple(reads))
 
     def _place(self, first: int, stop: int, step_end: int) -> int:
         """Return the position to read, given the marker's token span and the step's last token."""
@@ -152,8 +154,7 @@ class TraceEncoder:
             return first - 1
         return first if reading.part == "first" else stop - 1
 
-    def _tokenized(self, problem: str, steps: Sequence[str]) -> Encoded:
-        """Tokenize the whole at once and find each marker by its characters."""
+    def _tokenized(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         render = {"plain": self._plain, "chat": self._chat, "turns": self._turns}[self.spec.input.form]
         layout = render(problem, steps)
         batch = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
@@ -165,13 +166,12 @@ class TraceEncoder:
             if first < 0:
                 raise EncodingError(f"the marker after step {index} is merged with its neighbour by the tokenizer")
             reads.append(self._place(first, stop, step_end) + len(lead))
-        return Encoded((*lead, *ids), tuple(reads))
+        return EncodedTrace((*lead, *ids), tuple(reads))
 
-    def _plain(self, problem: str, steps: Sequence[str]) -> _Text:
-        """Return problem and steps one after another."""
+    def _plain(self, problem: str, steps: Sequence[str]) -> _Layout:
         return self._solution(problem, steps, self._before(problem), self.spec.input.after.format())
 
-    def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Text:
+    def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Layout:
         marker, between = self.spec.input.marker or "", self.spec.input.between.format()
         markers, ends = [], []
         for index, step in enumerate(steps):
@@ -179,14 +179,13 @@ class TraceEncoder:
             ends.append(len(text))
             markers.append((len(text), len(text) + len(marker)))
             text += marker + (between if index + 1 < len(steps) else after)
-        return _Text(text, tuple(markers), tuple(ends))
+        return _Layout(text, tuple(markers), tuple(ends))
 
     def _system(self) -> list[dict[str, str]]:
         system = self.spec.input.system
         return [] if system is None else [{"role": "system", "content": system}]
 
-    def _chat(self, problem: str, steps: Sequence[str]) -> _Text:
-        """Return one user turn with the problem and one assistant turn with all steps."""
+    def _chat(self, problem: str, steps: Sequence[str]) -> _Layout:
         user = {"role": "user", "content": self._before(problem)}
         answer = self._solution(problem, steps, "", "")
         asked = [*self._system(), user]
@@ -199,10 +198,9 @@ class TraceEncoder:
             if trimmed not in text[begin:]:
                 raise EncodingError("the chat template changes the assistant's turn, so steps cannot be found in it")
         shift = [(first + start, stop + start) for first, stop in answer.markers]
-        return _Text(text, tuple(shift), tuple(end + start for end in answer.steps))
+        return _Layout(text, tuple(shift), tuple(end + start for end in answer.steps))
 
-    def _turns(self, problem: str, steps: Sequence[str]) -> _Text:
-        """Return one user turn per step, each answered with the marker."""
+    def _turns(self, problem: str, steps: Sequence[str]) -> _Layout:
         marker = self.spec.input.marker or ""
         messages = self._system()
         spans = []
@@ -219,20 +217,19 @@ class TraceEncoder:
                 raise EncodingError(f"the chat template does not keep the marker {marker!r} after step {index}")
             first = text.index(marker, begin, end)
             spans.append((first, first + len(marker)))
-        return _Text(text, tuple(spans), tuple(first for first, _ in spans))
+        return _Layout(text, tuple(spans), tuple(first for first, _ in spans))
 
     def _rendered(self, messages: Sequence[dict[str, str]]) -> str:
         text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False)
         return text
 
     def _begin(self, text: str, messages: Sequence[dict[str, str]]) -> int:
-        """Return where the turns after ``messages`` begin in the rendered conversation."""
         so_far = self._rendered(messages)
         if not text.startswith(so_far):
             raise EncodingError("the chat template rewrites earlier turns, so steps cannot be found in it")
         return len(so_far)
 
-    def _check(self, encoded: Encoded, problem: str, steps: Sequence[str]) -> None:
+    def _check(self, encoded: EncodedTrace, problem: str, steps: Sequence[str]) -> None:
         """Raise unless the trace has one read per step, one marker per step, and no BOS too many."""
         given = self.spec.input
         ordered = all(a < b for a, b in zip(encoded.reads, encoded.reads[1:], strict=False))

@@ -140,7 +140,7 @@ def _drawn(grid: Grid, width: int) -> Iterator[Text | Table]:
     for one in grid.columns:
         heading = one.heading.replace(" ", "\n").replace("@", "\n@") if grid.narrow else one.heading
         justify, overflow = "right" if one.right else "left", "fold" if one.fold or grid.dense else "ellipsis"
-        found.add_column(Text(heading), justify=justify, no_wrap=not one.fold, overflow=overflow)  # type: ignore[arg-type]
+        found.add_column(Text(escape.terminal(heading)), justify=justify, no_wrap=not one.fold, overflow=overflow)  # type: ignore[arg-type]
     for section in grid.sections:
         for row in section:
             found.add_row(

@@ -14,6 +14,7 @@ from commandline import Cli
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from runs import results_of
 from shop import Register
 
 import cpmi_eval
@@ -360,8 +361,8 @@ def test_what_people_see(data: dict[str, Any]) -> None:
 
 
 def test_other_tasks_have_none_of_it() -> None:
-    assert list(tables({})) == []
-    assert facts({}) == {}
+    assert list(tables(results_of())) == []
+    assert facts(results_of()) == {}
 
 
 def test_details_are_no_columns(data: dict[str, Any], cli: Cli) -> None:

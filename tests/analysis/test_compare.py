@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -135,7 +134,7 @@ class Free(shop.Even):
 
 
 @pytest.fixture(autouse=True)
-def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def stubs(plain: None, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, labeler in {"paid": Paid, "mc": Paid, "critic": Critic, "free": Free}.items():
         register("labelers", name, labeler)
     register("tasks", "shop", Shop)
@@ -144,10 +143,6 @@ def stubs(register: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(CLOCK, "now", 0.0, raising=False)
     monkeypatch.setattr(Counting, "opened", [])
     monkeypatch.setattr(Paid, "scored", [])
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_") or name in ("NO_COLOR", "FORCE_COLOR")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 def go(labelers: str | list[str], **options: Any) -> Comparison:

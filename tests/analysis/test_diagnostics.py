@@ -237,16 +237,10 @@ def test_baselines_decide_all_traces_and_are_ranked_on_the_steps_that_were_score
 def test_where_errors_were_called() -> None:
     scores = [0.5] * 8
     records = [
-        trace(2, scores, 2),
-        trace(2, scores, 0),
-        trace(2, scores, 7),
-        trace(2, scores, -1),
-        trace(2, None, None, steps=["x"] * 8),
-        trace(6, scores, 6),
-        trace(5, scores, 4),
-        trace(-1, scores, -1),
+        trace(2, scores, 2), trace(2, scores, 0), trace(2, scores, 7), trace(2, scores, -1),
+        trace(2, None, None, steps=["x"] * 8), trace(6, scores, 6), trace(5, scores, 4), trace(-1, scores, -1),
         trace(None, scores, 1),
-    ]
+    ]  # fmt: skip
     found = steps_of(diagnose(records, False))
     by_first = {one.first: one for one in found.by_position}
     third = by_first[2].errors
@@ -297,14 +291,10 @@ def test_lengths_on_the_edges(length: int, group: int) -> None:
 def test_right_answers_of_wrong_processes() -> None:
     two = [0.5, 0.5]
     records = [
-        trace(0, two, 0, right=True),
-        trace(0, two, -1, right=True),
-        trace(1, two, -1, right=True),
-        trace(1, None, None, steps=["a", "b"], right=True),
-        trace(1, two, 1, right=False),
-        trace(1, two, 1, right=None),
+        trace(0, two, 0, right=True), trace(0, two, -1, right=True), trace(1, two, -1, right=True),
+        trace(1, None, None, steps=["a", "b"], right=True), trace(1, two, 1, right=False), trace(1, two, 1, right=None),
         trace(-1, two, -1, right=True),
-    ]
+    ]  # fmt: skip
     found = steps_of(diagnose(records, False)).right_answer
     assert (found.n, found.exact, found.called_correct) == (4, share(1, 4), share(2, 4))
 

@@ -4,8 +4,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,7 @@ DRAWING = ["--labeler", "mc", "--labeler_args", "n=2,max_new_tokens=8,chat=false
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+def place(plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(logging.getLogger("cpmi_eval"), "handlers", [])  # else those of a stream that is gone
 
@@ -54,12 +50,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "openai/gsm8k/train.jsonl").write_text(json.dumps({"question": "Another?", "answer": "#### 1"}) + "\n")
     return folder
-
-
-@pytest.fixture
-def stubs() -> Iterator[Callable[..., stubserver.Stub]]:
-    with ExitStack() as stack:
-        yield lambda *args: stack.enter_context(stubserver.Stub(*args))
 
 
 def hf(checkpoint: Path, _: Any) -> list[str]:
@@ -205,8 +195,6 @@ def test_labelers_are_compared_and_solutions_generated(recipe: list[str], said: 
     said(*made, "--to", "candidates.jsonl")
     assert json.loads(Path("candidates.jsonl.json").read_text())["model"]["model"] == compared["model"]["model"]
 
-
-# --- the type -------------------------------------------------------------------------------------------------------
 
 WHOLE = {"backend": "hf", "model": "base", "device": "cpu"}
 PATH = Path("results.json")

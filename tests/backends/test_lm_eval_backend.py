@@ -81,9 +81,6 @@ def same(theirs: LogProb | Failure, ours: LogProb | Failure) -> None:
         assert ours.tokens == Tokens(theirs.tokens.requested, theirs.tokens.requested)
 
 
-# --- log-probabilities ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("name", ["llama", "mistral"])
@@ -174,9 +171,6 @@ def test_no_number_is_no_score(checkpoint: Callable[..., Path]) -> None:
     assert kinds == ["non_finite", "bad_output", "scored"]
 
 
-# --- one request that fails, and a model that does ------------------------------------------------------------------
-
-
 def test_one_bad_request_fails_alone(checkpoint: Callable[..., Path]) -> None:
     backend = opened(checkpoint())
     original = backend.lm._loglikelihood_tokens
@@ -224,8 +218,6 @@ def test_too_few_answers_are_no_answers() -> None:
     assert made[0] == 1 and made[2] == 3
     assert isinstance(made[1], Failure) and "0 answers to 1" in made[1].message
 
-
-# --- completions ----------------------------------------------------------------------------------------------------
 
 PROMPTS = ["Ada has 12", "Question: how many miles\n\n", "漢字", "<bos>led already"]
 
@@ -322,9 +314,6 @@ def test_chat_prompt_is_that_of_hf(checkpoint: Callable[..., Path]) -> None:
     assert backend.chat_prompt("How many?") == oracle.chat_prompt("How many?")
 
 
-# --- classes that take text only ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def text_class(monkeypatch: pytest.MonkeyPatch) -> str:
     """Register a class that is handed text, counts with a tokenizer, and takes no seed."""
@@ -376,9 +365,6 @@ def test_text_only_generates_greedily(text_class: str, capsys: pytest.CaptureFix
         backend.generate(["a"], SAMPLED, [[1]])
     with pytest.raises(UsageError, match="repetition penalty"):
         backend.generate(["a"], Sampling(4, temperature=0.0, repetition_penalty=1.1), [[1]])
-
-
-# --- names, arguments, capabilities ---------------------------------------------------------------------------------
 
 
 def test_unknown_class_and_close_names() -> None:
@@ -491,14 +477,12 @@ def test_contract_and_description(checkpoint: Callable[..., Path]) -> None:
 def test_nothing_reaches_stdout_and_no_bar_stderr(
     checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
+    capfd.readouterr()  # what tests before it left behind
     backend = opened(checkpoint())
     backend.prepare(frozenset({"loglikelihood", "generate"}))
     backend.loglikelihood(REQUESTS[:4])
     told = capfd.readouterr()
-    assert told.out == "" and "Running" not in told.err
-
-
-# --- through the command line ---------------------------------------------------------------------------------------
+    assert not told.out.strip() and "Running" not in told.err
 
 
 def run_cli(*args: str, code: int = 0) -> None:

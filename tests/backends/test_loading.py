@@ -67,9 +67,6 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 ON_TRACES = ("--task", "traces", "--task_args", "path=traces.jsonl", "--dtype", "float32", "--device", "cpu", "--fresh")
 
 
-# --- code of a checkpoint -------------------------------------------------------------------------------------------
-
-
 class Marked(NamedTuple):
     """A checkpoint that brings code for its configuration, model and tokenizer, and the file which that leaves."""
 
@@ -258,8 +255,6 @@ def test_other_flags_take_true_and_false_alone(cli: Cli, monkeypatch: pytest.Mon
         assert done.code == 2 and "chat" in done.err
 
 
-# --- weights --------------------------------------------------------------------------------------------------------
-
 UP = "model.layers.1.mlp.up_proj.weight"
 Tensors = dict[str, torch.Tensor | None]
 
@@ -441,9 +436,6 @@ def test_nothing_is_initialised_where_training_begins(tmp_path: Path) -> None:
             begin()
 
 
-# --- GGUF files -----------------------------------------------------------------------------------------------------
-
-
 def edited(source: Path, target: Path, without: str = "", **more: Any) -> Path:
     """Write a GGUF file again without one of its tensors and with others."""
     import gguf
@@ -499,8 +491,6 @@ def test_a_gguf_file_gives_the_weights_in_it(gguf_file: Path, tmp_path: Path) ->
     made = load(gguf_file).state_dict()
     assert all(torch.equal(made[name], tensor) for name, tensor in tinymodels.model("llama").state_dict().items())
 
-
-# --- damaged files --------------------------------------------------------------------------------------------------
 
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
 
@@ -580,7 +570,7 @@ def test_a_head_of_a_file_that_cannot_be_read_is_an_error_too(tmp_path: Path) ->
     index = shard(checkpoint.folder)
     for text in ("[]", "{", '{"weight_map": 3}', DEEP):
         index.write_text(text, encoding="utf-8")
-        with pytest.raises(ModelError, match="is not an index of weights"):
+        with pytest.raises(ModelError, match=r"index\.json is (not valid|damaged|nested)"):
             heads.read_tensors(str(checkpoint.folder), ("score.",))
     index.unlink()
     for content in (b"", b"no pickle", pickle.dumps([1, 2], protocol=2)):
@@ -599,9 +589,6 @@ def test_a_gguf_file_cut_anywhere_is_one_line(cli: Cli, gguf_file: Path, tmp_pat
     broken.write_bytes(b"garbage " * 99)
     done = cli("run", "--labeler", "cpmi", "--model", str(broken), *ON_TRACES)
     assert done.code == 2 and "is no GGUF file" in done.err and "Traceback" not in done.err
-
-
-# --- what was converted ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

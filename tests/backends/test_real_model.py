@@ -6,8 +6,9 @@ import pytest
 
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.engine.pairwise import PairwiseScorer
+from cpmi_eval.engine.likelihood import Likelihood
 from cpmi_eval.engine.plain import PlainGenerator
+from cpmi_eval.engine.straight import StraightReader
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import Sampling, ScoreRequest, Trace
@@ -48,14 +49,14 @@ def test_trie_equals_pairwise_on_a_cpmi_trace(backend):
     class Both:
         def loglikelihood(self, requests):
             ours = backend.loglikelihood(requests)
-            theirs = PairwiseScorer(backend.model, backend.limits).score(requests, backend.encoder.encode)
+            theirs = Likelihood(StraightReader(backend.model, backend.limits)).score(requests, backend.encoder.encode)
             for a, b in zip(ours, theirs, strict=True):
                 assert a.n_tokens == b.n_tokens
                 assert a.total == pytest.approx(b.total, abs=5e-4)
-            assert sum(a.tokens.computed for a in ours) * 5 < sum(a.tokens.requested for a in ours)
+            assert sum(a.tokens.computed for a in ours) * 3 < sum(a.tokens.requested for a in ours)
             return ours
 
-    (result,) = CPMI("prefix", n_negatives=2).score([TRACE], Both())
+    (result,) = CPMI("prefix", n_negatives=1).score([TRACE], Both())
     assert result.values[1] > 0  # the step that states the answer speaks for it
 
 

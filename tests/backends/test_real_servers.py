@@ -119,9 +119,6 @@ def straight_with_bos() -> HFBackend:
     return HFBackend(tinymodels.model("llama"), tinymodels.tokenizer(True), prefix_sharing=False)
 
 
-# --- starting and ending ----------------------------------------------------------------------------------------
-
-
 def test_a_server_that_cannot_start_says_what_it_printed(tmp_path):
     command = ("json.tool", "no-such-file")  # a program that ends at once, with a complaint
     with (
@@ -142,9 +139,6 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path):
         servers.end(process)
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect((servers.HOST, port))
-
-
-# --- transformers serve: chat and completions, no prompt log-probabilities --------------------------------------
 
 
 def test_greedy_completions_are_those_of_transformers(transformers_server, straight):
@@ -245,9 +239,6 @@ def test_a_run_through_a_server_is_a_run(transformers_server, tmp_path):
     assert result.failed == 0
     assert len(result.rows) == 2
     assert all(row["cost"]["tokens"]["generated"] > 0 for row in result.rows)
-
-
-# --- llama-cpp-python's server: completions, and prompt log-probabilities ---------------------------------------
 
 
 def test_prompt_log_probabilities_are_those_of_transformers(llama_server, straight_with_bos):

@@ -41,8 +41,6 @@ def one(backend: ServerBackend, prompt: str = "ask") -> Generation | Failure:
     return backend.generate([prompt], Sampling(8), [[5]])[0]
 
 
-# --- values -------------------------------------------------------------------------------------------------------
-
 REQUESTS = [
     ScoreRequest("Problem: 3 apples\n\n", "The answer is: 35"),
     ScoreRequest("The answer is: ", "144 miles."),  # the space may merge into what follows
@@ -136,9 +134,6 @@ def test_finish_reasons(stubs: Any) -> None:
     assert isinstance(generation, Generation) and generation.completions[0].finish == "length"
 
 
-# --- concurrency and enough ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_are_under_way_than_allowed(concurrency: int, stubs: Any) -> None:
     stub = stubs(Canned())
@@ -186,9 +181,6 @@ def test_it_runs_inside_a_running_event_loop(stubs: Any) -> None:
         return one(made(stubs(Canned())))
 
     assert isinstance(asyncio.run(within()), Generation)
-
-
-# --- faults -------------------------------------------------------------------------------------------------------
 
 
 def drop(name: str) -> Fault:
@@ -335,9 +327,6 @@ def test_truncated_distributions_are_refused(stubs: Any) -> None:
         made(stubs(Tiny())).loglikelihood([ScoreRequest("a", "b", top_k=5)])
 
 
-# --- alignment ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("tokens", "text", "boundary", "first"),
     [
@@ -385,9 +374,6 @@ def test_counts_of_a_prompt_that_contradict_its_list_are_refused() -> None:
     for counted in (1, 3, 9):
         with pytest.raises(RequestError, match=f"counts {counted} tokens"):
             alignment.logprob(found, "abcd", 2, Usage(counted, 0, 1), Bos("", 0))
-
-
-# --- probes -------------------------------------------------------------------------------------------------------
 
 
 def test_log_probabilities_of_other_tokens_are_found_out_and_bos_puts_them_right(stubs: Any) -> None:
@@ -515,9 +501,6 @@ def test_whether_seeds_are_honoured_is_on_record(stubs: Any) -> None:
         assert backend.describe().as_dict()["probes"]["sampling"] == {"samples": True, "honours_seeds": honours}
 
 
-# --- chat ---------------------------------------------------------------------------------------------------------
-
-
 def test_marked_prompts_survive_any_text() -> None:
     for user in ("plain", "", "\ue000chat:3\ue001abc", "two\n\nlines"):
         assert chat.read(chat.mark(user)) == chat.Turns(user, "")
@@ -563,9 +546,6 @@ def test_plain_prompts_and_scores_are_refused_under_the_chat_api(stubs: Any) -> 
         backend.prepare(frozenset({"loglikelihood"}))
     with pytest.raises(ModelError, match="no chat turns"):
         made(stubs(Canned())).chat_prompt("x")
-
-
-# --- settings, opening --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["api_key", "key", "token", "authorization", "password", "headers"])
@@ -668,9 +648,6 @@ def test_another_model_of_the_same_server(stubs: Any) -> None:
     backend = ServerBackend.open(BackendOptions("canned", {"base_url": stub.base_url}))
     assert one(backend.another("canned-2")) == one(backend)
     assert stub.bodies[0]["model"] == "canned-2"
-
-
-# --- runs ---------------------------------------------------------------------------------------------------------
 
 
 def scores(result: cpmi_eval.RunResult) -> list[Any]:

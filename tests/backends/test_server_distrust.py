@@ -38,9 +38,6 @@ KEY = "sk-Zq7v/Wx3+Yt9pLm2Kd8Rf5Gh1Jb4Nc6Us0"  # as a provider makes them, with 
 BASIC = base64.b64encode(f"someone:{KEY}".encode()).decode()
 
 
-# --- redaction ------------------------------------------------------------------------------------------------------
-
-
 def pieces(key: str) -> list[str]:
     return [key[at : at + SHORTEST] for at in range(len(key) - SHORTEST + 1)]
 
@@ -89,9 +86,6 @@ def test_short_keys_and_other_texts_are_left_alone() -> None:
 )
 def test_what_urls_carry_is_hidden_whoever_it_belongs_to(text: str, shown: str) -> None:
     assert Redaction([])(text) == shown
-
-
-# --- a server that repeats the key ----------------------------------------------------------------------------------
 
 
 def edited(**fields: Any) -> Fault:
@@ -187,9 +181,6 @@ def test_a_server_that_lists_the_key_as_its_models_is_told_without_it(
     assert not has_a_secret((out + err).encode())
 
 
-# --- keys among the settings ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("key", ["schlüssel-123", "two words", "line\nbreak", "“quoted”-key", " sk-12345678"])
 def test_what_cannot_be_a_key_is_told_by_its_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, args in (("OPENAI_API_KEY", {}), ("OTHER_KEY", {"key_env": "OTHER_KEY"})):
@@ -234,9 +225,6 @@ def test_settings_that_repeat_the_key_are_refused(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UsageError, match=r"repeats the key that OPENAI_API_KEY holds") as caught:
             ServerBackend.check(options(**args))
         assert not any(piece in str(caught.value) for piece in pieces(key))
-
-
-# --- a server that lies ---------------------------------------------------------------------------------------------
 
 
 def nested(depth: int, where: str = "choices") -> bytes:

@@ -24,17 +24,9 @@ from cpmi_eval.errors import UsageError
 from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.types import Tokens
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 PROGRAM = [sys.executable, "-c", "from cpmi_eval.cli import main; main()"]
-SHOWN_ELSEWHERE = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run every test in a folder of its own, without what the caller's environment says."""
-    for name in [*SHOWN_ELSEWHERE, *(name for name in os.environ if name.startswith("CPMI_EVAL_"))]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 RANDOM = ("run", "--labeler", "random", "--task", "synthetic", "--task_args", "n=6")
@@ -458,13 +450,8 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "synthetic": False,
         "config": CONFIG,
         "model": {
-            "backend": "hf",
-            "model": "org/base-7b",
-            "sha256": None,
-            "revision": "0123456789abcdef",
-            "dtype": "bfloat16",
-            "device": "cuda:0 (a large accelerator)",
-            "scorer": "trie",
+            "backend": "hf", "model": "org/base-7b", "sha256": None, "revision": "0123456789abcdef",
+            "dtype": "bfloat16", "device": "cuda:0 (a large accelerator)", "scorer": "trie",
         },
         "data": [
             {"name": "Qwen/ProcessBench/gsm8k", "revision": "fedcba9876543210", "sha256": None, "rows": 400},
@@ -472,7 +459,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         ],
         "versions": {"cpmi-eval": "0.1.0"},
         **changes,
-    }
+    }  # fmt: skip
 
 
 def failed_row(name: str, kind: str, message: str) -> dict[str, Any]:
@@ -517,7 +504,7 @@ SCORED = {
     "error": None,
     "cost": Share(1.0, 1.0, Tokens(3, 2, 0), 0).as_dict(),
     "details": {"negatives": ["12", "13 [bold]"], "gold_terms": [0.0, 0.0, 0.0]},
-}
+}  # fmt: skip
 TEXT = {
     "id": "gsm8k-1",
     "task": "processbench/gsm8k",

@@ -17,11 +17,7 @@ from cpmi_eval.prm import specs
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("CPMI_EVAL_LEADERBOARDS", raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 def item(name: str = "one", subset: str = "all", first_error: int | None = 0) -> Item:

@@ -71,7 +71,7 @@ def test_flex_attention_equals_sdpa(name):
         flex = HFBackend(tinymodels.model(name, attention="flex_attention"), tinymodels.tokenizer())
         assert flex.describe().attention == "flex_attention"
         got = flex.loglikelihood(REQUESTS)
-        flex.limits = flex.scorer.reader.limits = replace(flex.limits, batch_tokens=40)
+        flex.limits = flex.likelihood.reader.limits = replace(flex.limits, batch_tokens=40)
         chunked = flex.loglikelihood(REQUESTS)
     assert [r.total for r in chunked] == pytest.approx([r.total for r in got], abs=5e-4)
     assert [r.total for r in got] == pytest.approx([r.total for r in expected], abs=5e-4)

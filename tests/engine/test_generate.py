@@ -78,8 +78,10 @@ def drawn(results):
     return [result if isinstance(result, Failure) else result.completions for result in results]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, "all") for name in FAMILIES), *(("mistral", way) for way in ("greedy", "nucleus", "pure"))],
+)
 def test_shared_rollouts_are_those_of_transformers(name, way):
     """In float64: in float32 a near tie may fall either way, by the processor."""
     expected = backend(name, False, torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
@@ -118,7 +120,7 @@ def test_long_completions_beside_short_ones(kind):
 
 
 def test_long_completions_whatever_the_slots():
-    sampling, seeds = Sampling(300), [[k] for k in range(6)]
+    sampling, seeds = Sampling(140), [[k] for k in range(6)]  # past two blocks of own keys
     few = long_backend("llama", True, slots=2).generate(PROMPTS, sampling, seeds)
     assert drawn(long_backend("llama", True, slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
 
@@ -198,9 +200,6 @@ def test_greedy_is_decoded_once_and_repeats(prefix_sharing):
         assert made.tokens == replace(alone.tokens, requested=3 * alone.tokens.requested)
 
 
-# --- enough -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("args", [{"slots": 1}, {"slots": 5}, {"slots": 128}, {"prefix_sharing": False}])
 def test_enough_leaves_out_what_is_not_needed_and_changes_nothing_else(args):
     one, sampling = backend(**args), WAYS["pure"]
@@ -239,9 +238,6 @@ def test_once_there_is_enough_no_more_steps_are_taken(monkeypatch):
     assert len(steps) == made.completions[0].n_tokens - 1
 
 
-# --- stop strings ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("way", ["greedy", "pure", "all"])
 def test_stop_strings_are_cut_off_alike(way):
     free = backend().generate(PROMPTS, WAYS[way], SEEDS)
@@ -269,9 +265,6 @@ def test_a_stop_string_must_lie_in_the_completion_whole(prefix_sharing):
     assert made.completions == free.completions
 
 
-# --- cost -----------------------------------------------------------------------------------------------------------
-
-
 def test_tokens_worked_out_by_hand():
     one = backend(row_tokens=4000)
     lengths = [len(one.encoder.encode_prompt(prompt)) for prompt in PROMPTS[:3]]
@@ -292,9 +285,6 @@ def test_tokens_worked_out_by_hand():
     assert [result.tokens for result in alone] == [
         Tokens(result.tokens.requested, result.tokens.requested, result.tokens.generated) for result in made
     ]
-
-
-# --- what cannot be served ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix_sharing", [True, False])
@@ -363,9 +353,6 @@ def test_a_model_that_gives_nan_gives_failures_not_text(prefix_sharing, way):
     assert isinstance(results[2], Failure)
     assert results[2].kind == "non_finite"
     assert "float32" in results[2].message
-
-
-# --- memory ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -473,9 +460,6 @@ def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
         one.generate(["Ada has"], Sampling(4), [[1]])
 
 
-# --- trust ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_branches_are_within_rounding_of_plain_passes(name):
     assert distrust(backend(name, dtype=torch.float64).generator) < 1e-6
@@ -505,9 +489,6 @@ def test_the_model_attends_as_before_once_rollouts_are_drawn():
     before = one.describe().as_dict()["attention"]
     one.generate(PROMPTS, WAYS["pure"], SEEDS)
     assert one.describe().as_dict()["attention"] == before
-
-
-# --- the rest of a backend ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix_sharing", [True, False])

@@ -10,10 +10,11 @@ import tinymodels
 import torch
 
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.engine import forward, masks, packed
-from cpmi_eval.engine.ahead import ahead
-from cpmi_eval.engine.pairwise import PairwiseScorer
+from cpmi_eval.engine import forward, likelihood, masks
+from cpmi_eval.engine.likelihood import Likelihood
+from cpmi_eval.engine.reader import ahead
 from cpmi_eval.engine.scoring import Truncation, truncated_logprob
+from cpmi_eval.engine.straight import StraightReader
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Text, Tokens, Trace
@@ -62,7 +63,7 @@ def test_trie_and_pairwise_equal_straight_computation_in_float64(name):
     trie = one.loglikelihood(made)
     # Unpadded for Gemma 2: in float64 its eager attention turns padding wider than the window into NaN.
     limits = replace(one.limits, batch_tokens=1) if name == "gemma2" else one.limits
-    one.scorer = PairwiseScorer(one.model, limits)
+    one.likelihood = Likelihood(StraightReader(one.model, limits))
     pairwise = one.loglikelihood(made)
     bound = 1e-5 if name == "gemma2" else 1e-9  # its eager attention takes the softmax in fp32 whatever the dtype
     assert [result.total for result in trie] == pytest.approx(expected, abs=bound)
@@ -75,7 +76,7 @@ def test_trie_equals_pairwise_in_float32_to_1e_4_per_token(name):
     made = requests()
     one = backend(name, torch.float32)
     trie = one.loglikelihood(made)
-    one.scorer = PairwiseScorer(one.model, one.limits)
+    one.likelihood = Likelihood(StraightReader(one.model, one.limits))
     for ours, theirs in zip(trie, one.loglikelihood(made), strict=True):
         assert ours.total == pytest.approx(theirs.total, abs=min(1e-4 * ours.n_tokens, 5e-4))
 
@@ -96,7 +97,7 @@ def test_a_window_matters_here_so_a_lost_window_would_be_seen():
     model = tinymodels.model("mistral", torch.float64)
     window, model.config.sliding_window = model.config.sliding_window, None
     try:
-        wide = PairwiseScorer(model, backend("llama").limits)
+        wide = Likelihood(StraightReader(model, backend("llama").limits))
         encoder = backend("mistral").encoder
         assert abs(wide.score(made, encoder.encode)[0].total - narrow) > 1e-3
     finally:
@@ -151,7 +152,7 @@ def test_dynamic_rope_is_refused_only_past_its_threshold():
     assert isinstance(failure, Failure)
     assert failure.kind == "too_long"
     assert "--prefix_sharing off" in failure.message
-    one.scorer = PairwiseScorer(one.model, one.limits)
+    one.likelihood = Likelihood(StraightReader(one.model, one.limits))
     assert one.loglikelihood([long])[0].total == pytest.approx(straight("dynamic", torch.float64, [long])[0], abs=1e-9)
 
 
@@ -193,7 +194,7 @@ def test_a_model_that_gives_nan_gives_failures_not_numbers(prefix_sharing):
     try:
         one.model.lm_head = Broken()
         if prefix_sharing:
-            one.scorer.forward.head = one.model.lm_head
+            one.likelihood.reader.forward.head = one.model.lm_head
         (result,) = one.loglikelihood([ScoreRequest(STEM, "35")])
     finally:
         one.model.lm_head = head
@@ -203,7 +204,7 @@ def test_a_model_that_gives_nan_gives_failures_not_numbers(prefix_sharing):
 
 def short_of_memory(monkeypatch, one, fits):
     """Let chunks through for which ``fits(nodes)``; return the sizes that were tried."""
-    chunk, sizes = one.scorer.forward._chunk, []
+    chunk, sizes = one.likelihood.reader.forward._chunk, []
 
     def limited(forest, start, stop, *rest):
         sizes.append(stop - start)
@@ -211,7 +212,7 @@ def short_of_memory(monkeypatch, one, fits):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(one.scorer.forward, "_chunk", limited)
+    monkeypatch.setattr(one.likelihood.reader.forward, "_chunk", limited)
     return sizes
 
 
@@ -241,7 +242,7 @@ def test_out_of_memory_parts_the_requests_and_one_that_is_too_much_fails_alone(m
 
 def test_other_errors_are_not_taken_for_out_of_memory(monkeypatch):
     one = backend("llama")
-    monkeypatch.setattr(one.scorer.forward, "_chunk", lambda *_: 1 / 0)
+    monkeypatch.setattr(one.likelihood.reader.forward, "_chunk", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         one.loglikelihood(requests()[:1])
 
@@ -283,7 +284,7 @@ def test_groups_are_encoded_ahead_and_give_what_one_group_gives(monkeypatch):
     monkeypatch.setattr(
         one.encoder, "encode", lambda some: calls.append(threading.current_thread().name) or encode(some)
     )
-    monkeypatch.setattr(packed, "CHARACTERS_PER_TOKEN", 0)  # every beginning is enough for a group
+    monkeypatch.setattr(likelihood, "CHARACTERS_PER_TOKEN", 0)  # every beginning is enough for a group
     busy = one.busy_seconds()
     apart = one.loglikelihood(made)
     assert len(calls) == 6
@@ -291,6 +292,8 @@ def test_groups_are_encoded_ahead_and_give_what_one_group_gives(monkeypatch):
     assert one.busy_seconds() > busy
     assert [r.total for r in apart] == pytest.approx([r.total for r in expected], abs=1e-9)
     assert [r.n_tokens for r in apart] == [r.n_tokens for r in expected]
+    monkeypatch.setattr(one.likelihood.reader, "deferred", True)  # as on a GPU
+    assert one.loglikelihood(made) == apart
 
 
 def test_what_fails_while_the_next_group_is_made_is_raised(monkeypatch):
@@ -322,7 +325,7 @@ def test_one_item_is_made_ahead_and_no_more():
 def test_the_head_runs_on_the_predicting_positions_only_each_once():
     one = backend("llama", row_tokens=4000, batch_tokens=4000)
     rows = []
-    head = one.scorer.forward.head
+    head = one.likelihood.reader.forward.head
     hook = head.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[:-1].numel()))
     made = [ScoreRequest(STEM, "The answer is: " + answer) for answer in ("35", "35", "354")]
     one.loglikelihood(made)
@@ -344,7 +347,7 @@ def test_tokens_are_accounted_once_to_one_of_the_requests_that_share_them():
     assert first == Tokens(requested=lengths[0], computed=lengths[0])
     assert second == Tokens(requested=lengths[1], computed=0)
     assert third == Tokens(requested=lengths[2], computed=lengths[2] - stem)
-    one.scorer = PairwiseScorer(one.model, one.limits)
+    one.likelihood = Likelihood(StraightReader(one.model, one.limits))
     assert [r.tokens.computed for r in one.loglikelihood(made)] == lengths
 
 
@@ -417,7 +420,7 @@ def test_truncated_requests_mix_with_whole_ones_and_both_scorers_agree():
     mixed = [r for pair in zip(requests(), cut, strict=True) for r in pair]
     one = backend("llama")
     trie = [r.total for r in one.loglikelihood(mixed)]
-    one.scorer = PairwiseScorer(one.model, one.limits)
+    one.likelihood = Likelihood(StraightReader(one.model, one.limits))
     assert [r.total for r in one.loglikelihood(mixed)] == pytest.approx(trie, abs=1e-9)
     assert trie[::2] == pytest.approx(straight("llama", torch.float64, requests()), abs=1e-9)
     assert trie[1] > trie[0]

@@ -374,7 +374,7 @@ def test_a_lost_machine_costs_nothing_but_time(cluster: Any, go: Go, tmp_path: P
             cluster.remove_node(left.pop(), allow_graceful=False)
 
     try:
-        result = go("spread", progress=remove, workers=Workers(2), labeler_args={"pause": 0.5})
+        result = go("spread", progress=remove, workers=Workers(2), labeler_args={"pause": 0.25})
     finally:
         for one in left:
             cluster.remove_node(one)

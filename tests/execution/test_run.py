@@ -609,25 +609,11 @@ def test_results_say_what_was_measured_and_on_what(go: Go, tmp_path: Path) -> No
     scorer = {"name": "asking", "kind": "baseline", "uses_reference": False, "native_threshold": 0.0}
     assert kept["labeler"] == scorer
     assert kept["config"] == {
-        "labeler": "asking",
-        "task": "shop",
-        "labeler_args": {},
-        "task_args": {},
-        "subset": [],
-        "model": "smollm2-135m",
-        "model_args": {},
-        "backend": "counting",
-        "dtype": "auto",
-        "device": "auto",
-        "batch_size": "auto",
-        "scorer": "trie",
-        "threshold": "native",
-        "limit": None,
-        "seed": 3,
-        "log_samples": False,
-        "data_dir": None,
+        "labeler": "asking", "task": "shop", "labeler_args": {}, "task_args": {}, "subset": [], "model": "smollm2-135m",
+        "model_args": {}, "backend": "counting", "dtype": "auto", "device": "auto", "batch_size": "auto",
+        "scorer": "trie", "threshold": "native", "limit": None, "seed": 3, "log_samples": False, "data_dir": None,
         "output_path": str(tmp_path / "run"),
-    }
+    }  # fmt: skip
     assert kept["versions"]["cpmi-eval"] == cpmi_eval.__version__
     assert {"python", "torch", "transformers", "numpy"} <= set(kept["versions"])
     assert kept["data"] == [{"name": "shop", "revision": None, "sha256": "00", "rows": 13}]

@@ -56,14 +56,9 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
 }
 MODEL = {
-    "backend": "prm",
-    "model": "Qwen/Qwen2.5-Math-PRM-7B",
-    "sha256": None,
-    "revision": "abc123",
-    "parameters": 7_000_000_000,
-    "dtype": "bfloat16",
-    "device": "cuda",
-}
+    "backend": "prm", "model": "Qwen/Qwen2.5-Math-PRM-7B", "sha256": None, "revision": "abc123",
+    "parameters": 7_000_000_000, "dtype": "bfloat16", "device": "cuda",
+}  # fmt: skip
 
 
 def trace_rows(part: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -100,15 +95,9 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         path.mkdir()
         rows = [trace_rows(part) for part in parts]
         config = {
-            "labeler": "prm",
-            "task": "processbench",
-            "labeler_args": {"checkpoint": "Qwen/Qwen2.5-Math-PRM-7B"},
-            "task_args": {},
-            "batch_size": "auto",
-            "threshold": "native",
-            "limit": None,
-            "seed": 7,
-        }
+            "labeler": "prm", "task": "processbench", "labeler_args": {"checkpoint": "Qwen/Qwen2.5-Math-PRM-7B"},
+            "task_args": {}, "batch_size": "auto", "threshold": "native", "limit": None, "seed": 7,
+        }  # fmt: skip
         kept = {key: value for key, value in RESULTS.items() if key in parts}
         mean = RESULTS["processbench"] if len(parts) > 1 else RESULTS[parts[0]]
         summary = {
@@ -240,19 +229,12 @@ def test_lm_eval_samples_by_hand(run: Callable[..., Path], tmp_path: Path) -> No
 
     steps = "gsm8k-0 step 0\u2028\n\ngsm8k-0 step 1\u2028"
     assert first == {
-        "doc_id": 0,
-        "doc": doc,
-        "target": "1",
-        "arguments": {"gen_args_0": {"arg_0": "problem of gsm8k-0", "arg_1": steps}},
-        "resps": [["[0.9, 0.2]"]],
-        "filtered_resps": ["1"],
-        "filter": "none",
-        "metrics": ["acc_error"],
-        "doc_hash": digest(json.dumps(doc, indent=2, ensure_ascii=False)),
-        "prompt_hash": digest("problem of gsm8k-0"),
-        "target_hash": digest("1"),
-        "acc_error": 1.0,
-    }
+        "doc_id": 0, "doc": doc, "target": "1",
+        "arguments": {"gen_args_0": {"arg_0": "problem of gsm8k-0", "arg_1": steps}}, "resps": [["[0.9, 0.2]"]],
+        "filtered_resps": ["1"], "filter": "none", "metrics": ["acc_error"],
+        "doc_hash": digest(json.dumps(doc, indent=2, ensure_ascii=False)), "prompt_hash": digest("problem of gsm8k-0"),
+        "target_hash": digest("1"), "acc_error": 1.0,
+    }  # fmt: skip
     hashes = "".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows)
     assert found["task_hashes"]["processbench_gsm8k"] == digest(hashes)
     for task, of_task in samples.items():
@@ -585,25 +567,14 @@ def test_model_index_by_hand(run: Callable[..., Path], tmp_path: Path) -> None:
         metric_value=50.0,
         metric_name="F1 (harmonic mean of acc_error and acc_correct), threshold native",
         metric_args={
-            "unit": "percent",
-            "n": 4,
-            "interval_95": [30.4, 69.6],
-            "scorer": "prm",
-            "kind": "prm",
-            "uses_reference": False,
-            "threshold": "native",
-            "threshold_value": 0.5,
-            "model": "Qwen/Qwen2.5-Math-PRM-7B",
-            "model_revision": "abc123",
-            "dtype": "bfloat16",
-            "synthetic": False,
-            "traces": 4,
-            "scored": 4,
+            "unit": "percent", "n": 4, "interval_95": [30.4, 69.6], "scorer": "prm", "kind": "prm",
+            "uses_reference": False, "threshold": "native", "threshold_value": 0.5, "model": "Qwen/Qwen2.5-Math-PRM-7B",
+            "model_revision": "abc123", "dtype": "bfloat16", "synthetic": False, "traces": 4, "scored": 4,
             "cpmi_eval": "9.8.7",
         },
         source_name="cpmi-eval",
         source_url="https://example.org/log",
-    )
+    )  # fmt: skip
     auc = entries[3]
     assert (auc.metric_type, auc.metric_value, auc.metric_args["unit"]) == ("step_auc", 0.6123, "fraction")
     assert auc.metric_args["interval_95"] == [0.5, 0.696]

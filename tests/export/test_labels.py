@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,10 @@ from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
 from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.types import Failure
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 ORIGIN = Origin("gsm8k-1", "processbench/gsm8k", "4", "cpmi")
 EXAMPLE = Example("2 + 2?", ("2 + 2 = 4.", "So it is 5."), (True, False))
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("CPMI_EVAL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 def test_trl_is_what_its_documentation_says() -> None:
@@ -122,7 +116,6 @@ def test_what_math_shepherd_cannot_hold(problem: str, steps: tuple[str, ...], ki
 
 
 MALFORMED = {
-    "no object": ("trl", [1], "expected an object"),
     "no prompt": ("trl", {"completions": [], "labels": []}, "'prompt' must be a string"),
     "completions": (
         "trl",
@@ -230,14 +223,10 @@ def test_traces_stands_for_the_task_with_a_path(cli: Cli) -> None:
     assert (config["task"], config["task_args"]) == ("traces", {"path": "mine.jsonl"})
     assert read_lines("scores.jsonl") == [
         {
-            "id": "x",
-            "problem": "p",
-            "steps": ["один", "два\u2028"],
-            "answer": "3",
-            "scores": [-4.0, -4.0],
+            "id": "x", "problem": "p", "steps": ["один", "два\u2028"], "answer": "3", "scores": [-4.0, -4.0],
             "labeler": "length",
         }
-    ]
+    ]  # fmt: skip
     (data,) = read_json("scores.jsonl.json")["data"]
     assert data["sha256"] == hashlib.sha256(Path("mine.jsonl").read_bytes()).hexdigest()
 

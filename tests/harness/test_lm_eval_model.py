@@ -24,7 +24,7 @@ from lm_eval.tasks import TaskManager
 
 import cpmi_eval.lm_eval
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.lm_eval.generation import _effective
+from cpmi_eval.lm_eval.generation import effective
 from cpmi_eval.lm_eval.model import CPMIHF
 
 STEM = "Problem: Ada has 12 apples and buys 30 more.\n\nShe gives 7 to Bo.\n\n"
@@ -144,14 +144,14 @@ def test_greedy_is_told_token_by_token_against_brute_force():
 def test_greedy_survives_running_out_of_memory(monkeypatch):
     lm = ours(args={"batch_tokens": 2000})
     expected = scored(lm, PAIRS)
-    chunk = lm.scorer.forward._chunk
+    chunk = lm.reader.forward._chunk
 
     def limited(forest, start, stop, *rest):
         if stop - start > 48:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return chunk(forest, start, stop, *rest)
 
-    monkeypatch.setattr(lm.scorer.forward, "_chunk", limited)
+    monkeypatch.setattr(lm.reader.forward, "_chunk", limited)
     same(scored(lm, PAIRS), expected)
 
 
@@ -225,8 +225,8 @@ def test_a_special_token_named_as_a_stop_ends_a_completion():
 
 
 def test_a_stop_string_that_contains_an_earlier_one_is_never_found():
-    assert _effective(["Q:", "\nQ:", "x"]) == ["Q:", "x"]
-    assert _effective(["\nQ:", "Q:"]) == ["\nQ:", "Q:"]
+    assert effective(["Q:", "\nQ:", "x"]) == ["Q:", "x"]
+    assert effective(["\nQ:", "Q:"]) == ["\nQ:", "Q:"]
 
 
 def test_prompts_that_leave_no_room_lose_their_beginning_as_in_hf(caplog):
@@ -368,7 +368,7 @@ def test_answers_come_from_the_cache_the_second_time(tasks, monkeypatch):
     lm = ours(dtype=torch.float32)
     first = evaluated(lm, tasks, use_cache=str(tasks / "cache"))
     fresh = ours(dtype=torch.float32)
-    monkeypatch.setattr(fresh.scorer, "score_greedy", lambda _: pytest.fail("scored again"))
+    monkeypatch.setattr(fresh.likelihood, "score_greedy", lambda _: pytest.fail("scored again"))
     monkeypatch.setattr(fresh, "_complete", lambda *_: pytest.fail("generated again"))
     second = evaluated(fresh, tasks, use_cache=str(tasks / "cache"))
     for name in NAMES:
@@ -397,7 +397,7 @@ def test_a_request_that_fails_stops_the_run_and_the_others_are_in_the_cache():
 
 def test_a_model_that_gives_nan_stops_the_run():
     lm = ours(dtype=torch.float32)
-    head = lm.scorer.forward.head
+    head = lm.reader.forward.head
 
     class Broken(torch.nn.Module):
         weight = head.weight
@@ -405,7 +405,7 @@ def test_a_model_that_gives_nan_stops_the_run():
         def forward(self, hidden):
             return torch.full((*hidden.shape[:-1], self.weight.shape[0]), float("nan"))
 
-    lm.scorer.forward.head = Broken()
+    lm.reader.forward.head = Broken()
     with pytest.raises(ModelError, match="1 of 1 requests failed, the first with non_finite"):
         scored(lm, [("Ada", " has")])
 

@@ -9,9 +9,20 @@ import torch
 import yaml
 
 from cpmi_eval.backends.hf import HFBackend
-from cpmi_eval.errors import UnknownNameError, UsageError
-from cpmi_eval.labelers.cpmi import CPMI, TEMPLATES, compared, contexts
-from cpmi_eval.types import Completion, Failure, Generation, LogProb, StepScores, Text, Tokens, Trace, TraceFailure
+from cpmi_eval.errors import UsageError
+from cpmi_eval.labelers.cpmi import CPMI, compared, contexts
+from cpmi_eval.types import (
+    Completion,
+    Failure,
+    Generation,
+    LogProb,
+    Sampling,
+    StepScores,
+    Text,
+    Tokens,
+    Trace,
+    TraceFailure,
+)
 
 TRACE = Trace("t1", "What is 5 + 7?", ("Add: 5 + 7.", "That is 12."), "12", "p1")
 
@@ -154,12 +165,8 @@ def test_sampled_negatives_come_first_and_rules_fill_up():
     assert len(chosen) == 4
     assert "12" not in chosen
     assert result.details["sampled_negatives"] == 2
-    assert (len(stub.seeds[0]), stub.sampling.temperature, stub.sampling.top_p, stub.sampling.max_new_tokens) == (
-        5,
-        1.05,
-        0.9,
-        24,
-    )
+    assert stub.sampling == Sampling(24, temperature=1.05, top_p=0.9)
+    assert len(stub.seeds[0]) == 5
     assert "12" in stub.prompts[0]
     assert TRACE.problem in stub.prompts[0]
     assert result.tokens.generated == 6
@@ -208,28 +215,6 @@ def test_failures_are_typed_and_cost_only_their_own_trace(tmp_path):
     assert next(iter(absent)).failure.kind == "no_negatives"
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"variant": "prefixes"}, "Did you mean 'prefix'"),
-        ({"normalize": "token"}, "Known: answer, none, target"),
-        ({"n_negatives": 0}, "n_negatives must be a whole number at least 1"),
-        ({"n_negatives": 2.5}, "n_negatives must be a whole number"),
-        ({"weight": "x"}, "weight must be a number"),
-        ({"weight": float("nan")}, "weight must be a number"),
-        ({"top_p": 0.0}, "top_p must be a number"),
-        ({"chat": "yes"}, "chat must be true or false"),
-        ({"target": "The answer is:"}, "target must hold {answer}"),
-        ({"templates": "nowhere.yaml"}, "nowhere.yaml does not exist"),
-        ({"negatives_file": "nowhere.jsonl"}, "nowhere.jsonl"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(settings, message):
-    with pytest.raises(UsageError) as error:
-        CPMI(**settings)
-    assert message in str(error.value)
-
-
 def test_wrong_template_files_say_where(tmp_path):
     for content, message in [
         ("- no mark\n", "has no {problem} in entry 1"),
@@ -248,11 +233,6 @@ def test_wrong_template_files_say_where(tmp_path):
 def test_negatives_file_and_sampled_exclude_each_other(tmp_path):
     with pytest.raises(UsageError, match="one of the two"):
         CPMI(negatives_file=negatives_file(tmp_path), sampled=2)
-
-
-def test_unknown_names_are_a_kind_of_usage_error():
-    assert issubclass(UnknownNameError, UsageError)
-    assert len(TEMPLATES) == 4
 
 
 @pytest.mark.parametrize("variant", ["marginal", "prefix", "loo"])

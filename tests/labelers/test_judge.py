@@ -319,52 +319,12 @@ def test_capabilities_and_threshold_follow_the_mode():
     assert Judge.needs == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"mode": "logits"}, "Did you mean 'logit'"),
-        ({"votes": 0}, "votes must be a whole number at least 1"),
-        ({"votes": 2.5}, "votes must be a whole number"),
-        ({"votes": True}, "votes must be a whole number"),
-        ({"temperature": 0.7}, "temperature would do nothing with votes=1"),
-        ({"votes": 1, "top_p": 0.8, "top_k": 20}, "top_p and top_k would do nothing with votes=1"),
-        ({"votes": 2, "temperature": 0}, "temperature must be a number"),
-        ({"votes": 2, "top_p": 1.5}, "top_p must be a number"),
-        ({"votes": 2, "top_k": -1}, "top_k must be a whole number"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number at least 1"),
-        ({"verdicts": "Yes|No"}, "verdicts would do nothing in mode=generate"),
-        ({"mode": "steps", "top_k": 20}, "top_k would do nothing with votes=1"),
-        ({"mode": "verify", "temperature": 0.6}, "temperature would do nothing with votes=1"),
-        ({"mode": "steps", "verdicts": "right|Right"}, "verdicts must be two different words"),
-        ({"mode": "logit", "votes": 1}, "votes would do nothing in mode=logit"),
-        ({"mode": "logit", "temperature": 1.0, "max_new_tokens": 9}, "temperature and max_new_tokens would do nothing"),
-        ({"mode": "logit", "verdicts": "Yes"}, "verdicts must be two different words such as Yes|No, not 'Yes'"),
-        ({"mode": "logit", "verdicts": "Yes| "}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": "Yes|No|Maybe"}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": "Yes | Yes"}, "verdicts must be two different words"),
-        ({"mode": "logit", "verdicts": True}, "verdicts must be two different words"),
-        ({"chat": "yes"}, "unknown chat setting 'yes'"),
-        ({"prompt": "nowhere.txt"}, "nowhere.txt does not exist"),
-        ({"prompt": 7}, "prompt file 7 does not exist"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(settings, message):
-    with pytest.raises(UsageError) as error:
-        Judge(**settings)
-    assert message in str(error.value)
-
-
 @pytest.mark.parametrize("mode", ["generate", "logit", "steps", "verify"])
 def test_a_prompt_file_must_hold_problem_and_steps(tmp_path, mode):
     path = tmp_path / "prompt.txt"
     path.write_text("{problem}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"prompt.txt must hold \{steps\}"):
         Judge(mode=mode, prompt=str(path))
-
-
-def test_without_a_model_it_says_so():
-    with pytest.raises(UsageError, match="needs a model"):
-        list(Judge().score([TRACE], None))
 
 
 def short_prompt(tmp_path):
@@ -429,8 +389,6 @@ def test_log_odds_equal_those_computed_straight_on_a_model(tmp_path, chat):
     assert result.details["chat"] is chat
     assert result.tokens.computed * 2 < result.tokens.requested  # the steps before are read once
 
-
-# --- a verdict for every step: mode=steps ----------------------------------------------------------------------------
 
 WORDS = ("correct", "incorrect")
 GOOD, BAD = r"\boxed{correct}", r"\boxed{incorrect}"
@@ -516,9 +474,6 @@ def test_a_failed_critique_of_all_steps_fails_its_trace_alone():
     assert r"\boxed{right} or \boxed{wrong}" in prompts[0]
     assert "\n<step_2>\n" in prompts[0]
     assert TRACE.problem in prompts[0]
-
-
-# --- an analysis of every step: mode=verify --------------------------------------------------------------------------
 
 
 class StepStub(Stub):

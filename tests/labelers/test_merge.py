@@ -19,7 +19,6 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.merge import CPMIMerge
@@ -35,9 +34,6 @@ TRACES = [trace("a"), trace("b", 1), trace("c", 2)]
 
 def merged(traces, backend, **how):
     return score_batch(CPMIMerge(**{"mc": "n=4", **how}), traces, backend)
-
-
-# --- one trace ------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_step_is_mcs_and_the_others_are_cpmis():
@@ -86,31 +82,6 @@ def test_capabilities_follow_the_settings(tmp_path):
     assert isinstance(CPMIMerge(), SeesAll)
 
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"cpmi": "varaint=loo"}, "unknown cpmi labeler setting 'varaint'. Did you mean 'variant'"),
-        ({"mc": "temprature=1"}, "unknown mc labeler setting 'temprature'. Did you mean 'temperature'"),
-        ({"mc": {"nn": 1}}, "unknown mc labeler setting 'nn'"),
-        ({"cpmi": "seed=3"}, "unknown cpmi labeler setting 'seed'"),
-        ({"mc": "seed=3"}, "unknown mc labeler setting 'seed'"),
-        ({"mc": "schedule=binary,label=hard"}, "schedule=binary searches a whole trace"),
-        ({"mc": "schedule=adaptive"}, "is for label=hard"),
-        ({"mc": "n=0"}, "n must be a whole number"),
-        ({"mc": "n"}, "expected key=value"),
-        ({"mc": 8}, 'mc must be settings such as mc="n=8", not 8'),
-        ({"cpmi": True}, 'cpmi must be settings such as cpmi="n=8", not True'),
-        ({"scale": "zsg"}, "Did you mean 'zsig'"),
-        ({"mcc": "n=8"}, "unknown cpmi-merge labeler setting 'mcc'. Did you mean 'mc'"),
-        ({"n": 8}, "unknown cpmi-merge labeler setting 'n'"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(how, message):
-    with pytest.raises(UsageError) as caught:
-        settings.construct("cpmi-merge labeler", CPMIMerge, how, seed=0)
-    assert message in str(caught.value)
-
-
 def test_failures_stay_failures():
     wordy = trace("b", 1, answer="Evelyn")  # no negatives by rule
     backend = Scripted(TEXTS, failures={("policy", "c", 1): TOO_LONG})
@@ -126,9 +97,6 @@ def test_failures_stay_failures():
     assert results["b"].tokens == Tokens(40, 16, 8)
     assert results["c"].tokens.requested > 0
     assert results["d"].tokens == Tokens()
-
-
-# --- one scale ------------------------------------------------------------------------------------------------------
 
 
 def row(first=None, *rest):
@@ -173,9 +141,6 @@ def test_the_cpmi_reward_of_a_first_step_is_left_out_of_the_scale():
         [{**row(0.0, 1.0), "details": {"mc_first": 0.0, "cpmi": [first, 1.0]}}, row(1.0, 2.0)] for first in (-1e9, 5.0)
     )
     assert CPMIMerge().finish(one) == CPMIMerge().finish(other)
-
-
-# --- a run ----------------------------------------------------------------------------------------------------------
 
 
 class Stopping(Scripted):

@@ -29,8 +29,8 @@ from scripted import (
 )
 
 import cpmi_eval
-from cpmi_eval import registry, settings
-from cpmi_eval.errors import UnknownNameError, UsageError
+from cpmi_eval import registry
+from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.monte_carlo import ASSUMPTION, MonteCarlo
 from cpmi_eval.labelers.rollouts import CHAT_PROMPT, PLAIN_PROMPT, RolloutSettings
@@ -52,9 +52,6 @@ def mc(traces, backend, **how):
 
 def values(results):
     return {name: getattr(one, "values", None) for name, one in results.items()}
-
-
-# --- labels by hand -------------------------------------------------------------------------------------------------
 
 
 def test_labels_by_hand():
@@ -133,8 +130,6 @@ def test_samples_hold_all_that_recomputing_takes():
         for sample, (text, answer, correct) in enumerate([(RIGHT, "12", True), (WRONG, "13", False)])
     )
 
-
-# --- schedules ------------------------------------------------------------------------------------------------------
 
 TABLES = st.integers(1, 6).flatmap(
     lambda n: st.lists(st.text("+-", min_size=n, max_size=n), min_size=1, max_size=7).map(lambda marks: (n, marks))
@@ -217,56 +212,12 @@ def test_a_failure_in_a_search_ends_it_for_its_trace_alone():
     assert results["a"].tokens == Tokens(10, 4, 2)
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("schedule", ["adaptive", "binary"])
-def test_soft_labels_are_never_stopped_early(schedule):
-    with pytest.raises(UsageError, match=rf"schedule={schedule} is for label=hard.* all 5 rollouts"):
-        MonteCarlo(n=5, schedule=schedule)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"temprature": 1.0}, "unknown mc labeler setting 'temprature'. Did you mean 'temperature'"),
-        ({"shedule": "full"}, "unknown mc labeler setting 'shedule'. Did you mean 'schedule'"),
-        ({"schedule": "adaptve"}, "Did you mean 'adaptive'"),
-        ({"label": "sof"}, "Did you mean 'soft'"),
-        ({"n": 0}, "n must be a whole number at least 1"),
-        ({"n": True}, "n must be a whole number"),
-        ({"temperature": -1}, "temperature must be a number"),
-        ({"top_p": 0}, "top_p must be a number"),
-        ({"top_k": -1}, "top_k must be a whole number"),
-        ({"repetition_penalty": 0}, "repetition_penalty must be a number"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number"),
-        ({"chat": "yes"}, "unknown chat setting 'yes'"),
-        ({"prompt": "nowhere.txt"}, "prompt file nowhere.txt does not exist"),
-        ({"rollouts": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
-        ({"rollouts": "x.jsonl", "n": 4, "temperature": 1.0, "stop": "x"}, "so temperature and stop would do nothing"),
-        ({"rollouts": "x.jsonl", "max_new_tokens": 64}, "so max_new_tokens would do nothing"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(how, message):
-    with pytest.raises(UsageError) as caught:
-        settings.construct("mc labeler", MonteCarlo, how, seed=0)
-    assert message in str(caught.value)
-
-
-def test_names_are_checked_by_the_labeler_too():
-    with pytest.raises(UnknownNameError, match="temperature"):
-        MonteCarlo(temprature=1.0)
-
-
 def test_defaults_are_those_of_the_papers_baseline():
     backend = Scripted(script({("a", 1): "+" * 8}))
     mc([trace("a", 1)], backend)
     assert backend.samplings == {Sampling(2048, 0.6, 0.95, 20, 1.05, ("\nProblem:",))}
     assert len(backend.drawn) == 8
     assert MonteCarlo().capabilities == {"generate"}
-
-
-# --- seeds ----------------------------------------------------------------------------------------------------------
 
 
 def texts_by_point(results):
@@ -315,9 +266,6 @@ def test_hard_labels_do_not_depend_on_company(schedule):
     )
 
 
-# --- failures -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("schedule", ["full", "adaptive", "binary"])
 def test_no_reference_is_no_score_and_costs_nothing(schedule):
     texts = script(after_each_step("b", "+", "+", "-"))
@@ -344,14 +292,6 @@ def test_a_failed_prompt_costs_its_trace_alone_and_nothing_is_forgotten(schedule
     assert failed.details["draws"] == [2, 2, 0]
     assert isinstance(results["b"], StepScores)
     assert results["b"].values == (1.0, 0.0, 1.0)
-
-
-def test_without_a_model_it_says_so():
-    with pytest.raises(UsageError, match="need a model"):
-        mc([trace("a")], None)
-
-
-# --- prompts --------------------------------------------------------------------------------------------------------
 
 
 def prompts_of(template=False, **how):
@@ -415,9 +355,6 @@ def test_a_problem_that_looks_like_a_field_stays_as_it_is():
 )
 def test_stop(how, template, stop):
     assert prompts_of(template, **how)[2] == stop
-
-
-# --- recorded rollouts ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -523,9 +460,6 @@ def test_recorded_rollouts_need_no_model(tmp_path):
             other = {"chat": True, "prompt": "x", "stop": "x", "step_separator": "x"}.get(field.name, 3)
             with pytest.raises(UsageError, match=f"so {field.name} would do nothing"):
                 MonteCarlo(rollouts=str(file), **{field.name: other})
-
-
-# --- a real engine --------------------------------------------------------------------------------------------------
 
 
 class Arithmetic(Sums):

@@ -14,8 +14,6 @@ from cpmi_eval.grading import verdict
 from cpmi_eval.grading.comparing import is_number
 from cpmi_eval.labelers.negatives import MAX_CHARS, parse_sample, pick, read_file, rule_based, sampling_prompt
 
-# --- rules ------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
@@ -152,9 +150,6 @@ def test_any_text_is_survived(text):
     assert text not in pick(text, 3, random.Random(0))
 
 
-# --- picking ----------------------------------------------------------------------------------------------------
-
-
 def test_preferred_negatives_come_first_if_usable():
     preferred = ["48.0", "  52 ", "", "52.00", "x" * (MAX_CHARS + 1), "12"]
     picked = pick("48", 4, random.Random(1), preferred)
@@ -189,9 +184,6 @@ def test_picked_negatives_are_wrong_and_distinct(answer, m, preferred, seed):
         assert verdict(one, other) is not True
 
 
-# --- sampled negatives ------------------------------------------------------------------------------------------
-
-
 def test_the_prompt_shows_problem_solution_and_reference():
     prompt = sampling_prompt("What is 6 x 7?", ["Six sevens.", "That is 42."], "42")
     for part in ("What is 6 x 7?", "Six sevens.\n\nThat is 42.", "Correct final answer: 42\n"):
@@ -221,9 +213,6 @@ def test_parse_sample_gives_something_usable_or_nothing(text, answer):
     assert parsed is None or 0 < len(parsed) <= MAX_CHARS
     if parsed is not None and is_number(answer):
         assert is_number(parsed)
-
-
-# --- negatives from a file --------------------------------------------------------------------------------------
 
 
 def test_read_file(tmp_path):
@@ -259,9 +248,6 @@ def test_read_file_that_is_missing_or_a_folder(tmp_path):
     for path, why in ((tmp_path / "none.jsonl", "does not exist"), (tmp_path, "cannot be read")):
         with pytest.raises(UsageError, match=why):
             read_file(path)
-
-
-# --- real answers -----------------------------------------------------------------------------------------------
 
 
 def _rows(name):

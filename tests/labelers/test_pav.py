@@ -18,7 +18,7 @@ from scripted import (
 )
 
 import cpmi_eval
-from cpmi_eval import registry, settings
+from cpmi_eval import registry
 from cpmi_eval.errors import UsageError
 from cpmi_eval.guard import score_batch
 from cpmi_eval.labelers.pav import PAV
@@ -119,30 +119,6 @@ def test_failures_cost_their_own_trace_alone():
     assert results["a"].failure == TOO_LONG
     assert len(results["a"].samples) == 3 * 4 + 3 * 2
     assert results["a"].tokens == Tokens(180, 72, 36)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"prover": "other", "rollouts": "x.jsonl"}, "runs no model, so prover would do nothing"),
-        ({"rollouts": "x.jsonl", "temperature": 1.0}, "so temperature would do nothing"),
-        ({"rollouts": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
-        ({"alpha": "x"}, "alpha must be a number"),
-        ({"alpha": float("inf")}, "alpha must be a number"),
-        ({"prover_n": 0}, "prover_n must be a whole number at least 1"),
-        ({"n": 0}, "n must be a whole number at least 1"),
-        ({"provr": "x"}, "unknown pav labeler setting 'provr'. Did you mean 'prover'"),
-        ({"top_kk": 3}, "unknown pav labeler setting 'top_kk'. Did you mean 'top_k'"),
-        ({"label": "hard"}, "unknown pav labeler setting 'label'"),
-    ],
-)
-def test_wrong_settings_say_what_is_wrong(how, message):
-    with pytest.raises(UsageError) as caught:
-        settings.construct("pav labeler", PAV, how, seed=0)
-    assert message in str(caught.value)
-
-
-# --- a prover of its own --------------------------------------------------------------------------------------------
 
 
 class Two(Scripted):

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,15 +25,9 @@ from cpmi_eval.record.rows import trace_set
 from cpmi_eval.record.run import read_run
 from cpmi_eval.record.signature import Signature, portable
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", *(one for one in os.environ if one.startswith("CPMI_EVAL_"))):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "110")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import cpmi_eval
 from cpmi_eval.backends.prm import PRMBackend
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.prm import heads, specs
-from cpmi_eval.prm.heads import Head, TokenHead
+from cpmi_eval.prm.heads import ScoreHead, TokenHead
 from cpmi_eval.prm.specs import Spec
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.types import StepScores, Tokens, Trace, TraceFailure
@@ -167,7 +167,7 @@ def test_failures_stay_on_their_trace(prefix_sharing: bool) -> None:
 
 def test_a_score_that_is_not_a_number_is_a_failure() -> None:
     spec = specs.load("scalar-head")
-    head = Head([(torch.full((1, WIDTH), float("nan")), None)])
+    head = ScoreHead([(torch.full((1, WIDTH), float("nan")), None)])
     found = PRMBackend(decoder("llama").base_model, head, tokenizer(), spec)
     (one,) = found.step_scores(TRACES[:1])
     assert isinstance(one, TraceFailure)
@@ -240,6 +240,27 @@ def opened(folder: Path, name: str | None = None, **options: Any) -> PRMBackend:
 def test_a_saved_checkpoint_scores_as_the_model_it_was(name: str, causal: bool, tmp_path: Path) -> None:
     found = opened(saved(tmp_path, name, causal=causal), name)
     assert values(found, *TRACES) == near(values(backend(name), *TRACES))
+
+
+def test_a_family_is_one_yaml_file(tmp_path: Path) -> None:
+    """Nothing else knows of it: named on the command line, or carried by the checkpoint."""
+    folder = saved(tmp_path, "scalar-head")
+    weights = load_file(folder / "model.safetensors")
+    renamed = {name.replace("score.", "reward."): one for name, one in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    family = tmp_path / "mine.yaml"
+    family.write_text(
+        "{name: mine, summary: scalar head at a sign, source: none, native_threshold: 0, aggregation: min,\n"
+        "input: {form: plain, step: '{step}', marker: '+', join: ids, exclusive: false},\n"
+        "read: {at: marker, head: {kind: scalar, layers: [{weight: reward.weight, bias: reward.bias}]},\n"
+        "  transform: {kind: identity}}}\n"
+    )
+    found = opened(folder, str(family))
+    assert found.describe().spec["name"] == "mine"  # type: ignore[index]
+    by_hand = values(found, *TRACES)
+    assert all(len(row) == len(trace.steps) for row, trace in zip(by_hand, TRACES, strict=True))
+    specs.write(specs.load(str(family)), folder)
+    assert values(opened(folder), *TRACES) == by_hand
 
 
 @pytest.mark.parametrize("name", ["math-shepherd", "rlhflow", "llemma-prm800k"])

@@ -11,7 +11,7 @@ import pytest
 from places import BENCHMARKS
 
 ABSENT = (
-    *("rich", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
+    *("rich", "msgspec", "jsonlines", "datasets", "lm_eval", "click", "sklearn"),
     *("statsmodels", "scipy", "accelerate", "gguf", "openai", "ray", "pandas", "peft"),
 )
 # A module that is None in sys.modules cannot be imported; and the package is not taken from where it is installed.

@@ -44,9 +44,6 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
-
-
 def test_rows_come_back_in_order_with_their_keys(run_dir: Path) -> None:
     with Store(run_dir) as store:
         assert store.samples.read() == []
@@ -115,8 +112,6 @@ def test_documented_keys_of_a_real_row(tmp_path: Path) -> None:
     assert set(first["cost"]) == {"seconds", "device_seconds", "tokens", "peak_memory_bytes"}
     assert set(first["cost"]["tokens"]) == {"requested", "computed", "reused", "generated"}
 
-
-# --- who may write --------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys
@@ -191,9 +186,6 @@ def test_what_a_crash_before_the_manifest_leaves_is_no_obstacle(tmp_path: Path, 
     for name in left:
         (path / name).write_text("{")
     assert len(run_random(path).rows) == 6
-
-
-# --- starting anew --------------------------------------------------------------------------------------------------
 
 
 def test_fresh_keeps_every_earlier_run(tmp_path: Path) -> None:

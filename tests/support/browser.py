@@ -6,7 +6,6 @@ package is needed. As root it needs ``--no-sandbox``. Debian and Ubuntu's ``apt-
 ``CHROMIUM`` names another executable. Where there is none, :data:`MISSING` says so and tests skip.
 """
 
-import base64
 import fcntl
 import json
 import os
@@ -210,8 +209,3 @@ class Browser:
         )
         self.call("Input.insertText", text=text)
         self.settle()
-
-    def screenshot(self, path: Path, *, full: bool = False) -> None:
-        """Write a PNG of the window, or of the whole page."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
-        path.write_bytes(base64.b64decode(shot["data"]))

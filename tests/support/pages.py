@@ -97,8 +97,6 @@ def links(text: str) -> list[str]:
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
-# --- where pages are run --------------------------------------------------------------------------------------------
-
 NUMBERS = [(12, 30), (7, 5), (40, 2), (9, 14), (21, 6), (3, 18)]
 
 

@@ -305,9 +305,6 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-# --- faults -------------------------------------------------------------------------------------------------------
-
-
 def status(code: int, message: str = "no", **headers: str) -> Fault:
     """Answer with an HTTP status."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -59,9 +59,6 @@ def load(hub: Path, *lines: Any, task: str = "gsm8k", subset: tuple[str, ...] = 
     return registry.load("tasks", task)().load(options)
 
 
-# --- problems -------------------------------------------------------------------------------------------------------
-
-
 def test_problems_carry_answers_and_groups(hub: Path) -> None:
     assert [(one.id, one.answer, one.groups) for one in registry.load("tasks", "gsm8k")().problems("test", hub)[0]] == [
         ("gsm8k-test-0", "7", {}),
@@ -94,9 +91,6 @@ def test_a_damaged_benchmark_names_the_row(hub: Path, row: dict[str, str], messa
     (hub / "openai/gsm8k/test.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match=message):
         registry.load("tasks", "gsm8k")().problems("test", hub)
-
-
-# --- the file -------------------------------------------------------------------------------------------------------
 
 
 def test_reading_a_file(tmp_path: Path) -> None:
@@ -155,9 +149,6 @@ def test_a_file_that_is_not_there_or_empty(tmp_path: Path) -> None:
         read_candidates(tmp_path / "empty.jsonl")
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
 def test_settings_are_checked(hub: Path) -> None:
     task = registry.load("tasks", "gsm8k")()
     for args in ({}, {"candidates": 3}, {"candidates": ""}):
@@ -172,9 +163,6 @@ def test_settings_are_checked(hub: Path) -> None:
         load(hub, some, subset=("tests",))
     with pytest.raises(UsageError, match="one subset of gsm8k; choose one of test, train"):
         load(hub, some, subset=("test", "train"))
-
-
-# --- joining --------------------------------------------------------------------------------------------------------
 
 
 def test_candidates_become_items(hub: Path) -> None:
@@ -247,9 +235,6 @@ def test_what_is_empty_is_kept_apart(hub: Path) -> None:
     assert notes["per_problem"] == {"0": 1, "3": 1}
 
 
-# --- steps ----------------------------------------------------------------------------------------------------------
-
-
 STEPS = [
     ("a\nb\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\nb\n \t\nc", ["a\nb", "c"], ["a\nb", "c"], ["a", "b", "c"]),
     ("\n\n a\nb \n\n", ["a", "b"], ["a\nb"], ["a", "b"]), ("a\r\n\r\n\r\nb", ["a", "b"], ["a", "b"], ["a", "b"]),
@@ -269,9 +254,6 @@ def test_no_text_is_lost_between_steps(solution: str, rule: str) -> None:
     steps = split_steps(solution, rule)
     assert all(step == step.strip() != "" for step in steps)
     assert "".join("".join(steps).split()) == "".join(solution.split())
-
-
-# --- grading --------------------------------------------------------------------------------------------------------
 
 
 def graded(reference: str, *solutions: str) -> list[tuple[int | None, bool | None]]:
@@ -304,9 +286,6 @@ def test_what_cannot_be_decided_is_incorrect_and_counted(hub: Path) -> None:
             {"id": "gsm8k-test-0/0", "marked": True, "graded": None, "answer": "9^{9^{9^{9}}}", "reference": "7"}
         ],
     }
-
-
-# --- real data ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ SOLVED = '''
     class Sums(Selection):
         name = "sums"
         summary = "select among solutions of sums: --candidates FILE"
-        sources = {"small": None}
+        subsets = ("small",)
 
         def problems(self, subset, data_dir):
             made = [Problem(f"sums-{n}", f"What is {n} + {n}?", str(2 * n), {"level": "1"}) for n in range(1, 4)]

@@ -126,9 +126,6 @@ def test_a_file_that_is_missing_or_empty_and_an_unknown_subset() -> None:
         load(subsets=("test",))
 
 
-# --- without annotations --------------------------------------------------------------------------------------------
-
-
 def test_metrics_leave_out_what_is_not_annotated() -> None:
     annotated = [Outcome(Gold(1), (0.9, 0.1), 1), Outcome(Gold(-1), (0.8, 0.7), -1)]
     more = [*annotated, Outcome(Gold(None), (0.0, 1.0), 0), Outcome(Gold(None), None, None)]

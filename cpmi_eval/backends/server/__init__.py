@@ -184,10 +184,7 @@ class ServerBackend:
         return self.pool.ask(lambda client: client.send(request, retries))
 
     def _ask_all(self, requests: Sequence[Request]) -> list[JSON | Failure]:
-        got: dict[int, JSON | Failure] = {}
-        jobs = [Job(request, lambda reply: reply, index) for index, request in enumerate(requests)]
-        self.pool.run(jobs, lambda index, reply: bool(got.update({index: reply})))
-        return [got[index] for index in range(len(requests))]
+        return self.pool.collect([Job(request, lambda reply: reply, index) for index, request in enumerate(requests)])
 
     def _still_well(self) -> None:
         """Tell a request that failed from a server that is gone, before its failure is kept for good."""
@@ -211,17 +208,11 @@ class ServerBackend:
         self.prepare(frozenset({"loglikelihood"}))
         if any(one.top_k or one.top_p < 1.0 for one in requests):
             raise ModelError("a server scores whole distributions only; set --labeler_args top_k=0,top_p=1.0")
-        empty = Failure("empty_continuation", "the continuation has no characters")
-        results: list[LogProb | Failure] = [empty for _ in requests]
-        places = [place for place, one in enumerate(requests) if one.continuation]
-
-        def arrived(index: int, result: LogProb | Failure) -> bool:
-            results[places[index]] = result
-            return False
-
-        self.pool.run([self._scored(requests[place], place) for place in places], arrived)
+        jobs = [self._scored(one, place) for place, one in enumerate(requests) if one.continuation]
+        results = self.pool.collect(jobs)
         self._still_well()
-        return results
+        empty, found = Failure("empty_continuation", "the continuation has no characters"), iter(results)
+        return [next(found) if one.continuation else empty for one in requests]
 
     def _scored(self, asked: ScoreRequest, place: int) -> Job[LogProb]:
         scoring, model = self._found.scoring, self._found.model

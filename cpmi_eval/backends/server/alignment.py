@@ -57,16 +57,13 @@ def is_readable(token: str) -> bool:
 
 
 def align(tokens: Sequence[str], text: str, generated: int, unlisted: str = "") -> Aligned:
-    """Find the prompt ``text`` in what the server lists.
+    """Find the prompt ``text`` in the listed tokens: the prompt's, then some that were generated.
 
     Args:
-        tokens: texts of the listed tokens: the prompt's, then those that were generated.
+        tokens: their texts.
         text: the prompt.
         generated: how many were generated, for where the texts alone do not tell.
         unlisted: a beginning of the prompt that is a token of its own, which the server may leave out of its list.
-
-    Raises:
-        RequestError: they do not spell it.
     """
     spelled = [(text, 0), (f" {text}", 1)]  # a tokenizer may put a space before the first word
     if unlisted and text.startswith(unlisted):

@@ -74,6 +74,17 @@ class Pool:
         if sending.dropped:
             log.info("%d requests were dropped while under way; what they cost is not known", sending.dropped)
 
+    def collect(self, jobs: Sequence[Job[T]]) -> list[T | Failure]:
+        """Send jobs and return their results, in order; raises as :meth:`run`."""
+        found: dict[int, T | Failure] = {}
+
+        def arrived(index: int, result: T | Failure) -> bool:
+            found[index] = result
+            return False
+
+        self.run(jobs, arrived)
+        return [found[index] for index in range(len(jobs))]
+
     def _count(self, result: object) -> None:
         if not isinstance(result, Failure) or result.kind in OF_THE_REQUEST:
             self.failed_in_a_row = 0

@@ -68,14 +68,13 @@ class ServerSettings:
     def parse(cls, options: BackendOptions) -> ServerSettings:
         """Check the options of a run; a UsageError names the setting, and repeats no value that may be a secret."""
         args = options.model_args
-        for name in args:
-            if name not in ARGS and _SECRET.search(name):
-                raise UsageError(
-                    f"{name} is not taken as a setting, which would put it on disk: set the key as {DEFAULT_KEY_ENV} "
-                    "in the environment, or name another variable with key_env=NAME"
-                )
-            if name not in ARGS:
+        for name in [name for name in args if name not in ARGS]:
+            if not _SECRET.search(name):
                 raise UnknownNameError("model argument", name, ARGS)
+            raise UsageError(
+                f"{name} is not taken as a setting, which would put it on disk: set the key as {DEFAULT_KEY_ENV} in "
+                "the environment, or name another variable with key_env=NAME"
+            )
         for name, idle in (("dtype", "auto"), ("device", "auto"), ("prefix_sharing", True)):
             if getattr(options, name) != idle:
                 raise UsageError(f"--{name} would do nothing: the server decides; leave it out")

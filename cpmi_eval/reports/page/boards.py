@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cpmi_eval.errors import UsageError
-from cpmi_eval.metrics.spec import spec_of
+from cpmi_eval.metrics.spec import MetricSpec, spec_of
 from cpmi_eval.record.results import Metric
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.types import JSON
@@ -17,44 +16,22 @@ if TYPE_CHECKING:
     from cpmi_eval.reports.page import Board, Placed
 
 
-def check(boards: Sequence[Board], runs: Sequence[Run]) -> None:
-    """Check that what boards point to exists.
-
-    Raises:
-        UsageError: a row lacks the part its board is about, or points to a run that is not among ``runs``.
-    """
-    for board in boards:
-        for placed in board.rows:
-            if board.part not in placed.row.parts:
-                known = ", ".join(placed.row.parts) or "none"
-                raise UsageError(
-                    f"the row of {placed.row.scorer} on board {board.title!r} has no part {board.part!r}; "
-                    f"it has {known}"
-                )
-            if placed.run is not None and not 0 <= placed.run < len(runs):
-                raise UsageError(
-                    f"the row of {placed.row.scorer} on board {board.title!r} points to run {placed.run}, but the page "
-                    f"was given {len(runs)}"
-                )
-
-
 def metric_forms(boards: Sequence[Board], runs: Sequence[Run], published: Sequence[schema.Row]) -> dict[str, JSON]:
-    """Return how each metric is named and written, and whether less of it is better, in order of appearance."""
+    """How each metric is named and written, and whether less of it is better, in order of appearance."""
     parts = [placed.row.parts[board.part] for board in boards for placed in board.rows]
     parts += [part for row in published for part in row.parts.values()]
     names: list[str] = [name for part in parts for name in part.metrics]
     names += [name for run in runs for metrics in run.results.results.values() for name in metrics]
-    return {name: _form(name) for name in dict.fromkeys(names)}
+    return {name: _form(spec_of(name)) for name in dict.fromkeys(names)}
 
 
-def _form(name: str) -> JSON:
-    spec = spec_of(name)
+def _form(spec: MetricSpec) -> JSON:
     unit = "plain" if spec.unit == "multiple" else spec.unit
     return {"label": spec.label, "form": unit, "lower": not spec.higher_is_better}
 
 
 def board_data(board: Board) -> JSON:
-    """Return one board; its rows keep their order."""
+    """One board; its rows keep their order."""
     names = dict.fromkeys(name for placed in board.rows for name in placed.row.parts[board.part].metrics)
     return {
         "part": board.part,
@@ -66,26 +43,23 @@ def board_data(board: Board) -> JSON:
 
 
 def _placed(placed: Placed, part: str) -> JSON:
-    row = placed.row
-    shown = row.parts[part]
+    shown = placed.row.parts[part]
+    traces, cost = shown.traces, shown.cost
     return {
-        **_scorer(row),
+        **_scorer(placed.row),
         "rank": placed.rank,
         "reason": placed.reason,
         "run": placed.run,
         "metrics": {name: _value(value) for name, value in shown.metrics.items()},
-        "traces": None
-        if shown.traces is None
-        else {"total": shown.traces.total, "scored": shown.traces.scored, "limit": shown.traces.limit},
-        "cost": None
-        if shown.cost is None
-        else {
-            "seconds": significant(shown.cost.seconds),
-            "device_seconds": significant(shown.cost.device_seconds),
-            "requested": shown.cost.requested,
-            "computed": shown.cost.computed,
-            "generated": shown.cost.generated,
-            "memory": shown.cost.peak_memory_bytes,
+        "traces": traces and {"total": traces.total, "scored": traces.scored, "limit": traces.limit},
+        "cost": cost
+        and {
+            "seconds": significant(cost.seconds),
+            "device_seconds": significant(cost.device_seconds),
+            "requested": cost.requested,
+            "computed": cost.computed,
+            "generated": cost.generated,
+            "memory": cost.peak_memory_bytes,
         },
     }
 
@@ -96,8 +70,7 @@ def scorer_name(row: schema.Row) -> str:
 
 
 def _scorer(row: schema.Row) -> JSON:
-    model = row.model or {}
-    words = [model.get("name"), model.get("dtype")]
+    model = [(row.model or {}).get(name) for name in ("name", "dtype")]
     return {
         "scorer": row.scorer,
         "settings": fmt.settings(row.settings),
@@ -105,10 +78,10 @@ def _scorer(row: schema.Row) -> JSON:
         "reference": row.uses_reference,
         "oracle": row.oracle,
         "synthetic": row.synthetic,
-        "model": " ".join(str(word) for word in words if word),
+        "model": " ".join(map(str, filter(None, model))),
         "threshold": row.threshold,
         "aggregation": row.aggregation,
-        "hardware": ", ".join(str(value) for value in (row.hardware or {}).values() if value),
+        "hardware": ", ".join(map(str, filter(None, (row.hardware or {}).values()))),
         "fingerprint": (row.fingerprint or "")[:12],
         "source": row.source,
         "note": row.note,
@@ -118,32 +91,20 @@ def _scorer(row: schema.Row) -> JSON:
 
 
 def published_data(rows: Iterable[schema.Row]) -> list[JSON]:
-    """Return published rows, a table per task with a column for each metric of each part that any of them has."""
+    """Published rows, a table per task with a column for each metric of each part that any of them has."""
     tables: dict[str, list[schema.Row]] = {}
     for row in rows:
         tables.setdefault(row.task, []).append(row)
-    return [
-        {
-            "task": task,
-            "columns": [
-                list(pair)
-                for pair in dict.fromkeys(
-                    (name, metric) for row in group for name, part in row.parts.items() for metric in part.metrics
-                )
-            ],
-            "rows": [
-                {
-                    **_scorer(row),
-                    "parts": {
-                        name: {metric: _value(value) for metric, value in part.metrics.items()}
-                        for name, part in row.parts.items()
-                    },
-                }
-                for row in group
-            ],
-        }
-        for task, group in tables.items()
-    ]
+    found = []
+    for task, group in tables.items():
+        parts = [
+            {name: {key: _value(value) for key, value in part.metrics.items()} for name, part in row.parts.items()}
+            for row in group
+        ]
+        columns = dict.fromkeys((name, key) for own in parts for name, values in own.items() for key in values)
+        lines = [{**_scorer(row), "parts": own} for row, own in zip(group, parts, strict=True)]
+        found.append({"task": task, "columns": list(map(list, columns)), "rows": lines})
+    return found
 
 
 def _value(value: schema.Value) -> list[float | int | None]:
@@ -151,11 +112,11 @@ def _value(value: schema.Value) -> list[float | int | None]:
 
 
 def entry(metric: Metric) -> list[float | int | None]:
-    """Return a metric of results.json the way the page holds one: value, bounds of the interval, n."""
+    """A metric of results.json as the page holds one: value, bounds of the interval, n."""
     low, high = metric.interval or (None, None)
     return [significant(metric.value, 6), significant(low, 6), significant(high, 6), metric.n]
 
 
 def significant(value: float | None, digits: int = 4) -> float | None:
-    """Return a number rounded to some significant digits."""
+    """A number rounded to some significant digits."""
     return None if value is None else float(f"{value:.{digits}g}")

@@ -15,22 +15,13 @@ from cpmi_eval.types import JSON
 MAX_POINTS = 200
 LAST_POSITION = 10
 ENDS = (
-    "right",
-    "missed",
-    "false alarm",
-    "too early",
-    "too late",
-    "failed",
-    "no prediction",
-    "no decision",
-    "answer correct",
-    "answer wrong",
-    "not annotated",
+    *("right", "missed", "false alarm", "too early", "too late", "failed", "no prediction", "no decision"),
+    *("answer correct", "answer wrong", "not annotated"),
 )
 
 
 def ending(outcome: Outcome, *, failed: bool) -> str:
-    """Return how a trace ended, one of ``ENDS``.
+    """How a trace ended, one of ``ENDS``.
 
     ``missed``: an error that was not seen; ``false alarm``: a step called wrong where none is; ``too early`` and
     ``too late``: another step than the first wrong one. ``no decision``: the scorer never makes one. Where the first
@@ -55,7 +46,7 @@ def ending(outcome: Outcome, *, failed: bool) -> str:
 
 
 def roc(labels: Sequence[int], scores: Sequence[float]) -> JSON:
-    """Return the ROC curve of good steps against first errors, thinned to ``MAX_POINTS`` points.
+    """The ROC curve of good steps against first errors, thinned to ``MAX_POINTS`` points.
 
     Returns:
         ``points`` [[share of errors scored at least t, share of good steps scored at least t]], ``area``, and counts
@@ -73,7 +64,7 @@ def roc(labels: Sequence[int], scores: Sequence[float]) -> JSON:
 
 
 def reliability(labels: Sequence[int], scores: Sequence[float], others: Sequence[float]) -> JSON:
-    """Return what share of steps is good among those scored alike, for scores that are probabilities.
+    """What share of steps is good among those scored alike, for scores that are probabilities.
 
     Args:
         labels: 1 for a good step, 0 for a first error.
@@ -95,7 +86,7 @@ def reliability(labels: Sequence[int], scores: Sequence[float], others: Sequence
 
 
 def by_position(outcomes: Sequence[Outcome]) -> JSON:
-    """Return exact matches by position of the first error, failed traces being misses.
+    """Exact matches by position of the first error, failed traces being misses.
 
     Returns:
         ``rows`` [[position, hits, n]], the position counted from 1, ``10+`` for all from there on, ``none`` for traces
@@ -114,7 +105,7 @@ def by_position(outcomes: Sequence[Outcome]) -> JSON:
 
 
 def scale(outcomes: Sequence[Outcome], threshold: float | None) -> list[float | None]:
-    """Return what the tint of a step is measured by: 5th percentile, middle and 95th percentile of the scores.
+    """What the tint of a step is measured by: 5th percentile, middle and 95th percentile of the scores.
 
     The middle is the threshold below which a step is called wrong where there is a single one, else the median; the
     other two never lie on the wrong side of it. Empty where nothing was scored.

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.metrics import ranking
+from cpmi_eval.record.results import Metric
 from cpmi_eval.record.rows import Record, trace_set
 from cpmi_eval.record.signature import portable
 from cpmi_eval.reports import format as fmt
@@ -39,7 +40,7 @@ class TraceSet:
     chosen: list[int] = field(default_factory=list)
 
     def bytes_of(self, place: int) -> int:
-        """Return what one trace takes: its texts once, its scores in every run."""
+        """What one trace takes: its texts once, its scores in every run."""
         record = self.records[place]
         texts = json.dumps([record.id, record.problem, record.steps], ensure_ascii=False)
         size = len(texts.encode("utf-8", "surrogatepass")) + 5 * sum(map(texts.count, ESCAPED))
@@ -47,7 +48,7 @@ class TraceSet:
 
 
 def run_data(runs: Sequence[Run], names: Mapping[int, str]) -> JSON:
-    """Return ``runs``, and the ``sets`` of traces, ``texts`` and ``problems`` that they refer to by number.
+    """``runs``, and the ``sets`` of traces, ``texts`` and ``problems`` that they refer to by number.
 
     Args:
         runs: finished runs.
@@ -65,15 +66,12 @@ def run_data(runs: Sequence[Run], names: Mapping[int, str]) -> JSON:
     listed = [
         {"total": len(one.records), "texts": [pool.add(one.records[i]) for i in one.chosen]} for one in sets.values()
     ]
+    listed_runs = []
+    for place, run in enumerate(runs):
+        own = {part: (places[keys[place, part]], sets[keys[place, part]]) for part in run.parts}
+        listed_runs.append(_run(run, names.get(place) or _name(run), own))
     return {
-        "runs": [
-            _run(
-                run,
-                names.get(place) or _name(run),
-                {part: (places[keys[place, part]], sets[keys[place, part]]) for part in run.parts},
-            )
-            for place, run in enumerate(runs)
-        ],
+        "runs": listed_runs,
         "sets": listed,
         "texts": pool.texts,
         "problems": list(pool.problems),
@@ -95,7 +93,7 @@ def choose(sets: Sequence[TraceSet], budget: int) -> None:
 
 
 def fitting(sizes: Sequence[int], budget: int) -> list[int]:
-    """Return places, evenly spaced and as many as the sum of their sizes allows."""
+    """Places, evenly spaced and as many as the sum of their sizes allows."""
     count = len(sizes)
     while sum(sizes[place] for place in spaced(len(sizes), count)) > budget:
         count -= max(1, count // 100)
@@ -103,7 +101,7 @@ def fitting(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def spaced(total: int, count: int) -> list[int]:
-    """Return ``count`` evenly spaced places among ``total``."""
+    """``count`` evenly spaced places among ``total``."""
     return [place * total // count for place in range(count)]
 
 
@@ -117,7 +115,7 @@ class Pool:
         self._places: dict[Any, int] = {}
 
     def add(self, record: Record) -> int:
-        """Return the number of a trace's texts, which are added where they are new."""
+        """The number of a trace's texts, which are added where they are new."""
         key = (record.id, record.problem, record.steps, record.gold.first_error, record.gold.final_answer_correct)
         if key not in self._places:
             self._places[key] = len(self.texts)
@@ -144,14 +142,16 @@ def _run(run: Run, name: str, sets: dict[str, tuple[int, TraceSet]]) -> JSON:
         "facts": facts(run),
         "threshold": {key: _text(value) for key, value in rule.items() if value is not None and value is not False},
         "errors": _failures(run),
-        **{
-            key: {
-                part: {name: entry(one) for name, one in metrics.items() if one.detail is detail}
-                for part, metrics in results.results.items()
-            }
-            for key, detail in (("results", False), ("details", True))
-        },
+        "results": _entries(results.results, detail=False),
+        "details": _entries(results.results, detail=True),
         "parts": [_part(run, part, *sets[part]) for part in run.parts],
+    }
+
+
+def _entries(results: Mapping[str, Mapping[str, Metric]], *, detail: bool) -> JSON:
+    return {
+        part: {name: entry(one) for name, one in metrics.items() if one.detail == detail}
+        for part, metrics in results.items()
     }
 
 
@@ -190,7 +190,7 @@ def _text(value: Any) -> str:
 
 
 def _failures(run: Run) -> list[list[Any]]:
-    """Return [kind, traces, one's id, its message] for each kind of failure."""
+    """[kind, traces, one's id, its message] for each kind of failure."""
     found: dict[str, list[Any]] = {}
     for record in chain.from_iterable(run.parts.values()):
         if record.error is not None:
