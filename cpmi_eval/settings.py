@@ -142,15 +142,12 @@ def switch(name: str, value: Any) -> bool:
 def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as files hold them, where ``prefix_sharing`` is ``scorer``, so that no fingerprint moves."""
     words = {on: word for word, on in _SHARING.items()}
-    return {
-        "scorer" if key == "prefix_sharing" else key: words[value] if key == "prefix_sharing" else value
-        for key, value in config.items()
-    }
+    return dict(("scorer", words[one]) if key == "prefix_sharing" else (key, one) for key, one in config.items())
 
 
 def unrecorded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that :func:`recorded` has put into a file."""
-    return {
-        "prefix_sharing" if key == "scorer" else key: _SHARING.get(value, value) if key == "scorer" else value
-        for key, value in config.items()
-    }
+    return dict(
+        ("prefix_sharing", _SHARING.get(str(one), one)) if key == "scorer" else (key, one)
+        for key, one in config.items()
+    )

@@ -10,7 +10,6 @@ ROW_TOKENS = (512, 8192)
 
 
 def _rope(config: Any) -> list[dict[str, Any]]:
-    """Return the RoPE parameter sets of a configuration: one, or one per layer type (Gemma 3)."""
     parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     return nested or [parameters]

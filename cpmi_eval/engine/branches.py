@@ -62,7 +62,6 @@ class Trunk:
         return cls(keys, values, torch.from_numpy(depth).to(device))
 
     def __len__(self) -> int:
-        """Return the number of nodes, padding included."""
         return len(self.depth)
 
 
@@ -77,7 +76,7 @@ class _Block:
 
 
 @dataclass
-class _Plan:
+class _StepPlan:
     """What one decoding step reads and writes; the same for every layer."""
 
     groups: list[tuple[Trunk, Tensor]]  # trunks and the slots of their branches
@@ -92,7 +91,6 @@ class Branches(Cache):  # type: ignore[misc]
     """The slots of a decoding loop. As a transformers cache it takes in each layer's new keys and values."""
 
     def __init__(self, device: Any) -> None:
-        """Begin without slots; memory is taken as branches grow."""
         super().__init__(layers=[])
         self.device = device
         self.trunks: list[Trunk | None] = []
@@ -101,10 +99,9 @@ class Branches(Cache):  # type: ignore[misc]
         self._blocks: list[_Block] = []
         self._visible: Tensor | None = None  # [slots, trunk width] bool
         self._groups: list[tuple[Trunk, Tensor]] = []
-        self._plan: _Plan | None = None
+        self._plan: _StepPlan | None = None
 
     def __len__(self) -> int:
-        """Return the number of slots."""
         return len(self.trunks)
 
     def extend(self, more: int) -> None:
@@ -171,7 +168,7 @@ class Branches(Cache):  # type: ignore[misc]
                 writes.append(
                     (place, torch.from_numpy(writing).to(self.device), torch.from_numpy(offsets).to(self.device))
                 )
-        self._plan = _Plan(self._groups, extents, writes, masks, self._visible.shape[1])
+        self._plan = _StepPlan(self._groups, extents, writes, masks, self._visible.shape[1])
         return position[:, None]
 
     def end_step(self) -> None:
@@ -244,7 +241,7 @@ class Branches(Cache):  # type: ignore[misc]
             output[:extent] += weights[:extent, :, :, first : first + block.size] @ block.values[layer][:extent]
         return output.to(query.dtype).reshape(slots, 1, heads, -1)
 
-    def _planned(self) -> _Plan:
+    def _planned(self) -> _StepPlan:
         assert self._plan is not None, "begin_step comes first"
         return self._plan
 

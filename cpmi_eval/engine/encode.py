@@ -16,26 +16,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cpmi_eval.engine import locality
-from cpmi_eval.engine.trie import IntArray, common_prefix
+from cpmi_eval.engine.trie import IntArray, Segment, common_prefix
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import ScoreRequest, Text
 
 Tokens: TypeAlias = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each covers
 
 CHUNK_CHARACTERS = 2_000_000  # offsets take some 20 times the memory of the ids that are kept
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """Token ids ``own`` that follow those of ``before``; ``length`` counts both. Shared by all that begin alike."""
-
-    own: list[int]
-    before: Segment | None = None
-    length: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Add up the length."""
-        object.__setattr__(self, "length", len(self.own) + (self.before.length if self.before else 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +37,6 @@ class Encoded:
     stem: Segment | None = None
 
     def __len__(self) -> int:
-        """Return the number of tokens."""
         return len(self.tail) + (self.stem.length if self.stem else 0)
 
     @property
@@ -150,7 +136,6 @@ class Encoder:
         return int(self.tokenizer.eos_token_id if first is None else first)
 
     def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
-        """Tokenize distinct texts, in chunks of bounded size."""
         found: dict[str, Tokens] = {}
         for chunk in _chunks(dict.fromkeys(texts)):
             batch = self.tokenizer(chunk, add_special_tokens=False, return_offsets_mapping=True)
@@ -160,7 +145,6 @@ class Encoder:
     # --- contexts as a tree ----------------------------------------------------------------------------------------
 
     def _nodes(self, contexts: Sequence[str | Text]) -> list[_Node]:
-        """Return a node for each context; those that begin alike have their ancestors in common."""
         if not self.cuts:
             whole: dict[int, _Node] = {}
             return [whole.setdefault(id(one), _Node(None, str(one), 0)) for one in contexts]
@@ -208,7 +192,6 @@ class Encoder:
 
     @staticmethod
     def _fix(nodes: Iterable[_Node]) -> Iterator[str]:
-        """Yield the windows of the nodes and their ancestors, each once."""
         seen: set[_Node] = set()
         for one in nodes:
             here: _Node | None = one
@@ -219,7 +202,6 @@ class Encoder:
                 here = here.before
 
     def _segment(self, node: _Node, tokens: dict[str, Tokens]) -> Segment | None:
-        """Return the fixed tokens of a node's text, made with those of its ancestors at first use."""
         chain = []
         here: _Node | None = node
         while here is not None and here.segment is None:
@@ -237,7 +219,6 @@ class Encoder:
 
 
 def _of_text(text: Text, texts: dict[Text, _Node], node: Any) -> _Node:
-    """Return the node of a text, making those of the texts that it continues."""
     missing = []
     here: Text | None = text
     while here is not None and here not in texts:
@@ -264,7 +245,6 @@ def _branching(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Cut texts into chunks of bounded size."""
     chunk: list[str] = []
     size = 0
     for text in texts:

@@ -35,10 +35,12 @@ def padded(size: int, step: int = SHAPE_STEP) -> int:
 
 
 class Stack(Cache):  # type: ignore[misc]
-    """As a transformers cache: per layer the keys and values of a path, and of the chunk that is being read."""
+    """As a transformers cache: per layer the keys and values of a path, and of the chunk that is being read.
+
+    ``keep``: hold on to those of all nodes, per layer in chunks.
+    """
 
     def __init__(self, keep: bool = False) -> None:
-        """Begin with an empty path; ``keep``: hold on to the keys and values of all nodes, per layer in chunks."""
         super().__init__(layers=[])
         self.kept: list[tuple[list[Tensor], list[Tensor]]] = []
         self._states: list[tuple[Tensor, Tensor]] = []  # [1, heads, path + chunk, width]
@@ -92,8 +94,12 @@ class PackedForward:
         if getattr(config, "use_bidirectional_attention", None):
             raise refusal(model, "its attention looks ahead")
         self.model = model
-        self.layers = layers
-        self.window: int | None = getattr(config, "sliding_window", None)
+        window: int | None = getattr(config, "sliding_window", None)
+        # By layer type, ``None`` for full attention; a model that does not tell its layers apart takes one mask.
+        self.windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(layers)}
+        self._uniform = not layers
+        if self._uniform:
+            self.windows = {"all": window}
         self.decoder = model.get_decoder()
         self.head = model.get_output_embeddings()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -112,13 +118,6 @@ class PackedForward:
             name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
             setattr(limits, name, max(COMPILED_SHAPES, getattr(limits, name)))
 
-    @property
-    def windows(self) -> list[int | None]:
-        """The windows of its layers, ``None`` for full attention."""
-        if not self.layers:
-            return [self.window]
-        return [self.window if kind == "sliding_attention" else None for kind in sorted(self.layers)]
-
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head to selected positions [n, width] as the model itself would; fp32 or better."""
         logits: Tensor = self.head(hidden)
@@ -131,11 +130,8 @@ class PackedForward:
     ) -> Iterator[tuple[int, Tensor]]:
         """Run the decoder over a forest, chunk by chunk; call in inference mode.
 
-        Args:
-            forest: what to read.
-            dense_nodes: of a chunk with a dense mask, at most; fewer where that would take more than ``mask_bytes``.
-            block_nodes: of a chunk with a block mask.
-            stack: given every layer's keys and values.
+        A chunk has at most ``dense_nodes`` under a dense mask (fewer where that would take more than ``mask_bytes``),
+        ``block_nodes`` under one of blocks. ``stack`` is given every layer's keys and values.
 
         Yields:
             The place of a chunk's first node, and the final hidden states of its nodes [nodes, width].
@@ -159,7 +155,6 @@ class PackedForward:
             start = stop
 
     def _dense(self, above: int, nodes: int) -> int:
-        """Return how many nodes, at most ``nodes``, may follow a path of ``above`` within ``mask_bytes``."""
         cells = self.mask_bytes / self.model.dtype.itemsize
         most = int((np.sqrt(above**2 + 4 * cells) - above) / 2)
         return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - self.longrope))
@@ -174,7 +169,6 @@ class PackedForward:
         stack: Stack | None,
         flex: bool,
     ) -> Tensor:
-        """Return the hidden states of nodes ``start .. stop-1`` and some padding [width, hidden]."""
         nodes = stop - start
         # A padding token at the deepest position keeps longrope's rotation that of the whole; see rope_threshold.
         width = padded(nodes + self.longrope, masks.BLOCK if flex else SHAPE_STEP)
@@ -205,16 +199,13 @@ class PackedForward:
         return states
 
     def _masks(self, view: masks.View, flex: bool) -> Any:
-        """Return what the decoder takes as attention_mask: one mask, or one per layer type."""
-
         def build(window: int | None) -> Any:
             if flex:
                 return masks.blocks(view, window, self.device)
             return masks.additive(view, window, self.model.dtype, self.device)
 
-        if not self.layers:
-            return build(self.window)
-        return {kind: build(self.window if kind == "sliding_attention" else None) for kind in self.layers}
+        made = {kind: build(window) for kind, window in self.windows.items()}
+        return made["all"] if self._uniform else made
 
 
 @contextmanager

@@ -65,7 +65,6 @@ class Likelihood:
     """Scores requests by a reader of hidden states, or of logits."""
 
     def __init__(self, reader: Reader) -> None:
-        """Keep the reader."""
         self.reader = reader
 
     def score(self, requests: Sequence[ScoreRequest], encode: Encode) -> list[LogProb | Failure]:
@@ -78,8 +77,6 @@ class Likelihood:
         return self._results([dict(enumerate([ScoreRequest("", "")] * len(encoded)))], lambda _: encoded)
 
     def _parts(self, requests: Sequence[ScoreRequest]) -> Iterator[dict[int, ScoreRequest]]:
-        """Group requests by how their contexts begin."""
-
         def begin(request: ScoreRequest) -> tuple[str, int]:
             given = request.given
             root, new = (given[:ROOT_CHARACTERS], given) if isinstance(given, str) else (given.root, given.piece)

@@ -71,7 +71,6 @@ class Cuts:
     begins: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        """Whether there are such places."""
         return bool(self.kinds)
 
     def here(self, around: str, at: int = 0) -> bool:

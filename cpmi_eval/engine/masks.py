@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from cpmi_eval.engine.trie import IntArray
 BLOCK = 128  # FlexAttention's
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """The queries of a chunk and the keys before and in it, by their places in the forest.
 
     Key ``k`` is visible to query ``q`` iff ``key[k] <= query[q] < end[k]`` and, in a layer with a window, the
@@ -32,7 +30,7 @@ class View:
 
 def additive(view: View, window: int | None, dtype: torch.dtype, device: Any) -> Tensor:
     """Return a mask [1, 1, queries, keys] to add to attention scores; eager and sdpa both take it."""
-    query, query_depth, key, key_depth, end = (torch.from_numpy(one).to(device) for one in _arrays(view))
+    query, query_depth, key, key_depth, end = (torch.from_numpy(one).to(device) for one in view)
     visible = (key[None, :] <= query[:, None]) & (query[:, None] < end[None, :])
     if window is not None:
         visible &= query_depth[:, None] - key_depth[None, :] < window
@@ -48,7 +46,7 @@ def blocks(view: View, window: int | None, device: Any) -> Any:
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    query, query_depth, key, key_depth, end = (one.reshape(-1, BLOCK) for one in _arrays(view))
+    query, query_depth, key, key_depth, end = (one.reshape(-1, BLOCK) for one in view)
     first, last = query.min(1)[:, None], query.max(1)[:, None]
     real = end >= 0
     some = (np.where(real, key, last.max() + 1).min(1) <= last) & (end.max(1) > first)
@@ -57,7 +55,7 @@ def blocks(view: View, window: int | None, device: Any) -> Any:
         every &= query_depth.max(1)[:, None] - key_depth.min(1)[None, :] < window
     partial = some & ~every
 
-    tensors = [torch.from_numpy(one).to(device) for one in _arrays(view)]
+    tensors = [torch.from_numpy(one).to(device) for one in view]
     q, q_depth, k, k_depth, k_end = tensors
 
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -69,12 +67,7 @@ def blocks(view: View, window: int | None, device: Any) -> Any:
     )
 
 
-def _arrays(view: View) -> tuple[IntArray, ...]:
-    return view.query, view.query_depth, view.key, view.key_depth, view.end
-
-
 def _listed(chosen: np.ndarray[Any, np.dtype[np.bool_]], device: Any) -> tuple[Tensor, Tensor]:
-    """Return per row of blocks how many are chosen, and which, those first."""
     counts = chosen.sum(1).astype(np.int32)
     order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
     return torch.from_numpy(counts)[None, None].to(device), torch.from_numpy(order)[None, None].to(device)

@@ -55,7 +55,6 @@ class PlainGenerator:
     name = "plain"
 
     def __init__(self, model: Any, encoder: Encoder, max_length: int | None) -> None:
-        """Keep the model, its tokenizer and the longest sequence it takes."""
         self.model = model
         self.encoder = encoder
         self.max_length = max_length

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cpmi_eval.engine.ahead import ahead
 from cpmi_eval.engine.architecture import rope_kind, rope_threshold
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.forward import SHAPE_STEP, PackedForward
@@ -26,6 +26,7 @@ from cpmi_eval.engine.trie import Builder, Forest, IntArray
 from cpmi_eval.types import Failure
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class PackedReader:
         self.rope = rope_kind(model.config)
         self.rope_threshold = rope_threshold(model.config)
         self.busy = 0.0
+        # What a GPU has read is taken from it only when it has its next work.
+        self.deferred: bool = self.forward.device.type == "cuda"
 
     def head(self, states: Tensor) -> Tensor:
         """Return logits; see :meth:`cpmi_eval.engine.forward.PackedForward.logits`."""
@@ -136,20 +139,16 @@ class PackedReader:
     def read(self, groups: Iterable[dict[int, Wanted]], apply: Apply) -> Iterator[tuple[int, Values | Failure]]:
         """Yield each sequence's index and result. A shared node is paid for by one of those that share it.
 
-        Args:
-            groups: sequences by index, in groups that are packed together; the next group is made and packed in a
-                thread while one is read.
-            apply: the head.
+        Each group is packed together; the next one is made and packed in a thread while one is read.
         """
         packed = (_Group.of(part) for group in groups for part in self._sides(group) if part)
         waiting: Iterator[tuple[int, Values | Failure]] = iter(())
         for group in chain(ahead(packed), [None]):
             begun = time.perf_counter()
             fresh = iter(()) if group is None else self._attempt(group, apply)
-            # On a GPU the one before is taken from the device only now, when that has its next work.
             done = list(waiting)
             waiting = fresh
-            if self.forward.device.type != "cuda":
+            if not self.deferred:
                 done += waiting
             self.busy += time.perf_counter() - begun
             yield from done
@@ -205,7 +204,6 @@ class PackedReader:
         return iter([one for part in parts for one in self._attempt(part, apply, shrink)])
 
     def _read(self, group: _Group, apply: Apply, shrink: int) -> list[Tensor]:
-        """Return what the head makes of the group's uses, in pieces, in their order."""
         parts = []
         dense, block = (max(1, size // shrink) for size in (self.limits.row_tokens, self.limits.batch_tokens))
         with torch.inference_mode():
@@ -220,7 +218,6 @@ class PackedReader:
 
     @staticmethod
     def _taken(group: _Group, parts: Sequence[Tensor]) -> Iterator[tuple[int, Values]]:
-        """Take values from the device and give each sequence its own."""
         values = torch.cat([part.cpu() for part in parts])
         order = torch.from_numpy(np.lexsort((group.nth, group.items)))
         owners, nodes = np.unique(group.forest.owner, return_counts=True)
@@ -232,15 +229,27 @@ class PackedReader:
             yield index, Values(mine, computed.get(index, 0))
 
 
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield what ``items`` yields, in order, each made in a worker thread while the one before it is used.
+
+    One is made ahead, no more, and whatever making it raises is raised here.
+    """
+    source, over = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="cpmi-eval-host") as worker:
+        coming = worker.submit(next, source, over)
+        while True:
+            made = coming.result()
+            if made is over:
+                return
+            coming = worker.submit(next, source, over)
+            yield made  # type: ignore[misc]
+
+
 def together(sizes: Iterable[tuple[Any, int]], enough: int) -> list[list[int]]:
     """Group items by what they begin with, and join such groups in order of appearance until there is ``enough``.
 
-    Args:
-        sizes: per item, what it begins with (hashable), and its size.
-        enough: a group takes no more once its size has come to this.
-
-    Returns:
-        The items' places, group by group; what begins alike is never parted.
+    ``sizes``: per item, what it begins with (hashable), and its size. Returns the items' places, group by group; what
+    begins alike is never parted.
     """
     alike: dict[Any, list[int]] = {}
     weight: dict[Any, int] = {}

@@ -49,7 +49,7 @@ class _Root:
 
 
 @dataclass(eq=False)
-class _Rollout:
+class _Growing:
     """One completion in the making."""
 
     root: _Root
@@ -65,7 +65,6 @@ class SharedGenerator:
     name = "shared"
 
     def __init__(self, forward: PackedForward, encoder: Encoder, limits: Limits) -> None:
-        """Keep what it runs on; ``limits.slots`` completions are decoded at a time, fewer if they may grow long."""
         self.forward = forward
         self.encoder = encoder
         self.limits = limits
@@ -114,7 +113,7 @@ class SharedGenerator:
 
     def step(self, branches: Branches, tokens: Tensor) -> Tensor:
         """Append one token to every branch (ids [slots]); return the logits of the next ones [slots, vocabulary]."""
-        position = branches.begin_step(self.forward.windows)
+        position = branches.begin_step([*self.forward.windows.values()])
         with attention_of(self.model, ATTENTION):
             output = self.forward.decoder(
                 input_ids=tokens[:, None],
@@ -194,12 +193,12 @@ class _Loop:
         self.begun = np.zeros(len(ids), dtype=np.int64)
         self.queue = deque(self._plan(seeds, ready))
         self.capacity = generator.limits.slots_for(sampling.max_new_tokens)
-        self.running: list[_Rollout | None] = []
+        self.running: list[_Growing | None] = []
         self.branches = Branches(self.device)
         self.last = torch.zeros(0, dtype=torch.long, device=self.device)
         self.seen: Tensor | None = None
 
-    def _plan(self, seeds: Sequence[Sequence[int]], ready: Sequence[int]) -> Iterator[_Rollout]:
+    def _plan(self, seeds: Sequence[Sequence[int]], ready: Sequence[int]) -> Iterator[_Growing]:
         """Yield all completions to draw: row by row, within a row the first of every prompt, then the second, ..."""
         if not ready:
             return
@@ -208,7 +207,7 @@ class _Loop:
             order = sorted(dict.fromkeys(draws), key=lambda one: one[0])
             root.waiting = len(order)
             for sample, i in order:
-                yield _Rollout(root, i, sample, uniforms(seeds[i][sample], self.sampling.max_new_tokens))
+                yield _Growing(root, i, sample, uniforms(seeds[i][sample], self.sampling.max_new_tokens))
 
     def _roots(self, prompts: Sequence[int], row_tokens: int, max_nodes: int | None = None) -> list[_Root]:
         rows = trie.rows(trie.forest_of([self.ids[i] for i in prompts]), row_tokens, max_nodes)
@@ -239,7 +238,6 @@ class _Loop:
     # --- slots ------------------------------------------------------------------------------------------------------
 
     def _admit(self) -> bool:
-        """Fill free slots from the queue; return whether any completion is running. May finish some at once."""
         while self.queue:
             if None not in self.running and len(self.running) < self._slots_wanted():
                 self._extend(self._slots_wanted() - len(self.running))
@@ -249,8 +247,8 @@ class _Loop:
             fresh = [slot for slot in free if self._occupy(slot)]
             if not fresh:
                 break
-            logits = torch.stack([self._first_logits(slot) for slot in fresh])
-            self._append(logits, fresh)
+            begun = [rollout for slot in fresh if (rollout := self.running[slot])]
+            self._append(torch.stack([one.root.logits[one.prompt] for one in begun]), fresh)
         return any(self.running)
 
     def _slots_wanted(self) -> int:
@@ -259,7 +257,6 @@ class _Loop:
         return min(self.capacity, round_up(work, SLOT_STEP))
 
     def _occupy(self, slot: int) -> bool:
-        """Begin the next wanted completion in a free slot; False where none is left."""
         while self.queue:
             rollout = self.queue[0]  # stays there if reading its row runs out of memory
             wanted = rollout.prompt not in self.satisfied and rollout.prompt not in self.failures
@@ -289,19 +286,13 @@ class _Loop:
         root.trunk = trunk
         return trunk
 
-    def _first_logits(self, slot: int) -> Tensor:
-        rollout = self.running[slot]
-        assert rollout is not None
-        return rollout.root.logits[rollout.prompt]
-
-    def _leave(self, rollout: _Rollout) -> None:
+    def _leave(self, rollout: _Growing) -> None:
         """Count a completion out of its row; the last one takes the trunk with it."""
         rollout.root.waiting -= 1
         if rollout.root.waiting == 0:
             rollout.root.trunk, rollout.root.logits = None, {}
 
     def _extend(self, more: int) -> None:
-        """Add free slots."""
         self.running += [None] * more
         self.branches.extend(more)
         self.last = torch.cat([self.last, self.last.new_zeros(more)])
@@ -346,7 +337,7 @@ class _Loop:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _cut(self, root: _Root, rollouts: Sequence[_Rollout]) -> None:
+    def _cut(self, root: _Root, rollouts: Sequence[_Growing]) -> None:
         """Move what is left of a row to rows of at most half its size; where there is but one, its prompts fail."""
         half = max(1, len(root.row) // 2)
         left = dict.fromkeys(one.prompt for one in rollouts if one.prompt not in self.satisfied)
@@ -383,16 +374,11 @@ class _Loop:
                 self._drop(rollout.prompt)
                 continue
             rollout.tokens.append(token)
-            if self._is_over(rollout):
+            over = token in self.generator.ends or len(rollout.tokens) == self.sampling.max_new_tokens
+            if over or stopped(self.generator.encoder.tokenizer, rollout.tokens, self.sampling.stop):
                 self._finish(slot, rollout)
 
-    def _is_over(self, rollout: _Rollout) -> bool:
-        tokens = rollout.tokens
-        if tokens[-1] in self.generator.ends or len(tokens) == self.sampling.max_new_tokens:
-            return True
-        return stopped(self.generator.encoder.tokenizer, tokens, self.sampling.stop)
-
-    def _finish(self, slot: int, rollout: _Rollout) -> None:
+    def _finish(self, slot: int, rollout: _Growing) -> None:
         tokenizer = self.generator.encoder.tokenizer
         made = completion(rollout.tokens, self.generator.ends, tokenizer, self.sampling.stop, rollout.sample)
         self.done[rollout.prompt].append(made)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +29,16 @@ ROW_OVERHEAD = 64.0  # what a row costs besides its nodes, in tokens: shorter ro
 _TOKENS = 1 << 32  # more than any vocabulary
 
 
-class Stem(Protocol):
-    """Tokens ``own`` that follow those of ``before``, ``length`` with them; what several sequences begin with."""
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Token ids ``own`` that follow those of ``before``; ``length`` counts both. Shared by all that begin alike."""
 
-    @property
-    def own(self) -> Sequence[int]: ...  # noqa: D102
-    @property
-    def before(self) -> Stem | None: ...  # noqa: D102
-    @property
-    def length(self) -> int: ...  # noqa: D102
+    own: list[int]
+    before: Segment | None = None
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", len(self.own) + (self.before.length if self.before else 0))
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ class Forest:
     ends: dict[int, int]
 
     def __len__(self) -> int:
-        """Return the number of nodes."""
         return len(self.tokens)
 
     def path(self, node: int) -> IntArray:
@@ -79,15 +79,14 @@ class Builder:
     """
 
     def __init__(self) -> None:
-        """Begin with node 0, which stands before all first tokens and is a run of its own."""
-        self._tokens = [-1]
+        self._tokens = [-1]  # node 0 stands before all first tokens and is a run of its own
         self._first = [0]  # of each run
         self._parent = [-1]  # of each run's first node
         self._heads: dict[int, int] = {}  # parent * _TOKENS + token -> run
-        self._stems: dict[Stem, int] = {}
+        self._stems: dict[Segment, int] = {}
         self._ends: list[int] = []
 
-    def add(self, tail: Sequence[int], stem: Stem | None = None) -> list[int]:
+    def add(self, tail: Sequence[int], stem: Segment | None = None) -> list[int]:
         """Add the sequence of a stem's tokens and then ``tail``.
 
         Returns:
@@ -98,8 +97,7 @@ class Builder:
         self._ends.append(made[-1])
         return made
 
-    def _end(self, stem: Stem | None) -> int:
-        """Return the node of a stem's last token."""
+    def _end(self, stem: Segment | None) -> int:
         missing = []
         while stem is not None and stem not in self._stems:
             missing.append(stem)
@@ -182,7 +180,7 @@ class Builder:
 
 
 def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Return the length of the longest common prefix, by comparing halves rather than items; strings too."""
+    """Length of the longest common prefix, by comparing halves rather than items; strings too."""
     low, high = 0, min(len(a), len(b))
     if high and a[0] != b[0]:
         return 0
@@ -196,7 +194,7 @@ def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def forest_of(sequences: Sequence[IntArray]) -> Forest:
-    """Return the forest of some non-empty token sequences."""
+    """The forest of some non-empty token sequences."""
     builder = Builder()
     for sequence in sequences:
         builder.add(sequence.tolist())
@@ -209,8 +207,7 @@ def rows(whole: Forest, row_tokens: int, max_nodes: int | None = None) -> list[F
     Args:
         whole: a forest.
         row_tokens: the row size at which attention costs ATTENTION_SHARE of everything else.
-        max_nodes: hard bound on a row, which only a single longer sequence goes past; if not given, 4 x ``row_tokens``
-            or twice the longest sequence.
+        max_nodes: bound on a row that only one longer sequence goes past; else 4 x ``row_tokens`` or twice the longest.
 
     Returns:
         Forests in which every sequence ends once, with its whole path.
@@ -259,7 +256,6 @@ def cheapest_cuts(lengths: IntArray, shared: IntArray, row_tokens: int, max_node
 
 
 def _part(whole: Forest, members: IntArray, ends: IntArray, start: int, stop: int) -> Forest:
-    """Return the forest of the sequences ``start .. stop-1``, in the order of their ends."""
     first = int(ends[start - 1]) + 1 if start else 0
     last = int(ends[stop - 1]) + 1
     if first >= last:  # all end where the row before it ended

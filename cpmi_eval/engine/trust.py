@@ -31,16 +31,10 @@ def distrust(
     what: str,
     unit: str = "",
 ) -> float:
-    """Return the difference of what two readers give; without FlexAttention where the model does not bear that.
+    """Return the ``difference`` of what two readers give; without FlexAttention where the model does not bear that.
 
-    Args:
-        packed: the reader under test.
-        straight: its oracle.
-        apply: makes the head for a reader and the sequences that it is to read.
-        difference: of the packed reader's values and the oracle's.
-        trusted: the difference that is taken for rounding.
-        what: is read, for messages.
-        unit: of the difference.
+    ``apply`` makes the head for a reader and the sequences that it is to read. Up to ``trusted`` is taken for rounding.
+    ``what`` is read and the ``unit`` are for messages.
 
     Raises:
         ModelError: the difference is more than rounding, or the model does not run with the mask.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +39,10 @@ def resolve(checkpoint: str, spec: str | None, revision: str | None = None) -> S
     known = _by_name(folder.resolve().name if local else name, short=local)
     if known is not None and not local:  # what the hub holds under these names is known: no need to ask
         return known
-    carried = folder / specs.FILE if local else _hub_file(name, specs.FILE, revision, required=False)
-    if carried is not None and carried.is_file():
+    carried = file_of(name, specs.FILE, revision, required=False)
+    if carried is not None:
         return specs.read(carried)
-    found = known or _by_architecture(_config(name, folder if local else None, revision))
+    found = known or _by_architecture(_config(name, revision))
     if found is None:
         raise UsageError(
             f"nothing says how {checkpoint} is to be read: it has no {specs.FILE}, and neither its name nor the "
@@ -65,7 +64,6 @@ def hub_id(checkpoint: str) -> str:
 
 
 def _by_name(name: str, short: bool) -> Spec | None:
-    """Return the spec that lists a hub id, or (``short``) a hub id whose last part is ``name``."""
     for one in map(specs.load, specs.names()):
         listed = [known.rpartition("/")[2] if short else known for known in one.checkpoints]
         if name.lower() in map(str.lower, listed):
@@ -74,7 +72,6 @@ def _by_name(name: str, short: bool) -> Spec | None:
 
 
 def _by_architecture(config: Mapping[str, Any]) -> Spec | None:
-    """Return the spec that the ``architectures`` of a configuration identify."""
     named = config.get("architectures")
     architectures = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     for one in map(specs.load, specs.names()):
@@ -92,25 +89,22 @@ def _labels(config: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _config(name: str, folder: Path | None, revision: str | None) -> Mapping[str, Any]:
-    path = folder / "config.json" if folder is not None else _hub_file(name, "config.json", revision, required=True)
-    if path is None or not path.is_file():
-        return {}  # a single file: nothing but its name can tell
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a configuration: {type(config).__name__} instead of an object")
-    return config
+def _config(name: str, revision: str | None) -> Mapping[str, Any]:
+    from cpmi_eval.record import door  # not needed to score with a head and a spec made by hand
+
+    path = file_of(name, "config.json", revision)  # there is none beside a single file: nothing but its name can tell
+    return {} if path is None else door.read_json(path, dict, door.Source(str(path), ModelError))
 
 
-def _hub_file(name: str, file: str, revision: str | None, *, required: bool) -> Path | None:
-    """Return a file of a hub repository, downloaded or from the cache; ``None`` if there is none.
+def file_of(name: str, file: str, revision: str | None, *, required: bool = True) -> Path | None:
+    """Return a file of a folder or hub repository, downloaded or from the cache; ``None`` if there is none.
 
     Raises:
         ModelError: the hub cannot be reached or has no such repository, and the file is ``required``.
     """
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return folder / file if (folder / file).is_file() else None
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
             f"no checkpoint {name!r}: not a folder here, not a hub id (org/name), and not the short name of a known "

@@ -113,7 +113,6 @@ class TraceEncoder:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
     def _refuse_markers(self, problem: str, steps: Sequence[str]) -> None:
-        """Refuse a trace whose own text holds what only the spec may put there."""
         given = self.spec.input
         for where, text in (("the problem", problem), *((f"step {n}", step) for n, step in enumerate(steps))):
             if given.exclusive and given.marker is not None and given.marker in text:
@@ -124,7 +123,6 @@ class TraceEncoder:
                 raise EncodingError(f"{where} contains the BOS token {self.tokenizer.bos_token!r}")
 
     def _step(self, problem: str, step: str, index: int) -> str:
-        """Return the text of a step; the first one of form ``turns`` begins with ``before``."""
         given = self.spec.input
         text = given.step.format(step=step, n=index + 1)
         return self._before(problem) + text if given.form == "turns" and index == 0 else text
@@ -136,7 +134,6 @@ class TraceEncoder:
         return (self.bos,) if self.spec.input.bos and self.bos is not None else ()
 
     def _joined_ids(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
-        """Tokenize every piece apart and join the ids."""
         between, after = (self._ids(text.format()) for text in (self.spec.input.between, self.spec.input.after))
         ids = [*self._lead(), *self._ids(self._before(problem))]
         reads = []
@@ -158,7 +155,6 @@ class TraceEncoder:
         return first if reading.part == "first" else stop - 1
 
     def _tokenized(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
-        """Tokenize the whole at once and find each marker by its characters."""
         render = {"plain": self._plain, "chat": self._chat, "turns": self._turns}[self.spec.input.form]
         layout = render(problem, steps)
         batch = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
@@ -173,7 +169,6 @@ class TraceEncoder:
         return EncodedTrace((*lead, *ids), tuple(reads))
 
     def _plain(self, problem: str, steps: Sequence[str]) -> _Layout:
-        """Return problem and steps one after another."""
         return self._solution(problem, steps, self._before(problem), self.spec.input.after.format())
 
     def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Layout:
@@ -191,7 +186,6 @@ class TraceEncoder:
         return [] if system is None else [{"role": "system", "content": system}]
 
     def _chat(self, problem: str, steps: Sequence[str]) -> _Layout:
-        """Return one user turn with the problem and one assistant turn with all steps."""
         user = {"role": "user", "content": self._before(problem)}
         answer = self._solution(problem, steps, "", "")
         asked = [*self._system(), user]
@@ -207,7 +201,6 @@ class TraceEncoder:
         return _Layout(text, tuple(shift), tuple(end + start for end in answer.steps))
 
     def _turns(self, problem: str, steps: Sequence[str]) -> _Layout:
-        """Return one user turn per step, each answered with the marker."""
         marker = self.spec.input.marker or ""
         messages = self._system()
         spans = []
@@ -231,7 +224,6 @@ class TraceEncoder:
         return text
 
     def _begin(self, text: str, messages: Sequence[dict[str, str]]) -> int:
-        """Return where the turns after ``messages`` begin in the rendered conversation."""
         so_far = self._rendered(messages)
         if not text.startswith(so_far):
             raise EncodingError("the chat template rewrites earlier turns, so steps cannot be found in it")

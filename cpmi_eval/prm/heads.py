@@ -5,9 +5,9 @@ Nothing here is ever initialised: a tensor that is missing, of another shape, or
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from cpmi_eval.prm.specs import Spec, Transform
 STORES = ("model.safetensors", "pytorch_model.bin")
 
 
+@dataclass(frozen=True)
+class WeightIndex:
+    """Which file holds which tensor."""
+
+    weight_map: dict[str, str]
+
+
 class ScoreHead:
-    """Linear layers with an activation between them; fp32, or fp64 for hidden states of that."""
+    """Linear layers (weight [out, in], bias [out] or None) with an activation between; fp32, or fp64 as the states."""
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor | None]], activation: str | None = None) -> None:
-        """Keep (weight [out, in], bias [out] or None) of each layer."""
         self.layers = [(weight.float(), None if bias is None else bias.float()) for weight, bias in layers]
         self.activation = activation
 
@@ -77,7 +83,6 @@ class TokenHead(ScoreHead):
 
 
 def _rows(table: Tensor, tokens: Sequence[int] | None) -> Tensor:
-    """Return the rows of ``tokens`` of a table [vocabulary, ...] in fp32, or their mean as one row."""
     return table.float().mean(dim=0, keepdim=True) if tokens is None else table[list(tokens)].float()
 
 
@@ -105,17 +110,25 @@ def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: s
     head = spec.read.head
     used: set[str] = set()
     layers: list[tuple[Tensor, Tensor | None]] = []
+
+    def tensor(name: str, *shape: int) -> Tensor:
+        if name not in tensors:
+            raise ModelError(
+                f"{place} has no tensor {name}, which the spec {spec.name!r} reads its scores from; "
+                "is it of another family? Name it with --prm_spec"
+            )
+        found = tensors[name]
+        if tuple(found.shape) != shape:
+            raise ModelError(f"{name} of {place} has the shape {tuple(found.shape)}, but {shape} is needed")
+        used.add(name)
+        return found
+
     for index, layer in enumerate(head.layers):
-        last = index + 1 == len(head.layers)
-        weight = _tensor(tensors, layer.weight, spec, place)
-        out = head.outputs if last else weight.shape[0]
-        _shape(weight, (out, width), layer.weight, place)
-        bias = None
+        inner = index + 1 < len(head.layers) and layer.weight in tensors
+        out = tensors[layer.weight].shape[0] if inner else head.outputs  # of the last layer it is told
+        weight, bias = tensor(layer.weight, out, width), None
         if layer.bias is not None and not (layer.bias_optional and layer.bias not in tensors):
-            bias = _tensor(tensors, layer.bias, spec, place)
-            _shape(bias, (out,), layer.bias, place)
-            used.add(layer.bias)
-        used.add(layer.weight)
+            bias = tensor(layer.bias, out)
         layers.append((weight, bias))
         width = out
     unknown = sorted(set(tensors) - used)
@@ -125,20 +138,6 @@ def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: s
             "is it of another family? Name it with --prm_spec"
         )
     return ScoreHead(layers, head.activation)
-
-
-def _tensor(tensors: Mapping[str, Tensor], name: str, spec: Spec, place: str) -> Tensor:
-    if name not in tensors:
-        raise ModelError(
-            f"{place} has no tensor {name}, which the spec {spec.name!r} reads its scores from; "
-            "is it of another family? Name it with --prm_spec"
-        )
-    return tensors[name]
-
-
-def _shape(tensor: Tensor, wanted: tuple[int, ...], name: str, place: str) -> None:
-    if tuple(tensor.shape) != wanted:
-        raise ModelError(f"{name} of {place} has the shape {tuple(tensor.shape)}, but {wanted} is needed")
 
 
 def prefixes(spec: Spec) -> tuple[str, ...]:
@@ -157,21 +156,21 @@ def read_tensors(source: str, starts: tuple[str, ...], revision: str | None = No
     Raises:
         ModelError: there are no weight files, or they cannot be read.
     """
+    from cpmi_eval.prm.detect import file_of  # a machine that reads no checkpoint need not have what these import
+    from cpmi_eval.record import door
+
     for store in STORES:
-        index = _file(source, f"{store}.index.json", revision)
+        index = file_of(source, f"{store}.index.json", revision)
         if index is not None:
-            try:
-                places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                files = sorted({str(file) for name, file in places.items() if name.startswith(starts)})
-            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise ModelError(f"{index} is not an index of weights: {error}") from error
-        elif _file(source, store, revision) is not None:
+            places = door.read_json(index, WeightIndex, door.Source(str(index), ModelError)).weight_map
+            files = sorted({file for name, file in places.items() if name.startswith(starts)})
+        elif file_of(source, store, revision) is not None:
             files = [store]
         else:
             continue
         found: dict[str, Tensor] = {}
         for file in files:
-            path = _file(source, file, revision)
+            path = file_of(source, file, revision)
             if path is None:
                 raise ModelError(f"{source} has no {file}, which its index names")
             found.update(_read_file(path, starts))
@@ -193,19 +192,3 @@ def _read_file(path: Path, starts: tuple[str, ...]) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(starts)}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-
-
-def _file(source: str, name: str, revision: str | None) -> Path | None:
-    """Return a file of a folder or hub repository, or None."""
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(source, name, revision=revision))
-    except EntryNotFoundError:
-        return None
-    except OSError as error:
-        raise ModelError(f"cannot read {name} of {source} from the hub: {error}") from error

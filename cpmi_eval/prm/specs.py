@@ -76,7 +76,6 @@ class HeadLayout:
     activation: Literal["relu", "gelu", "silu", "tanh"] | None = None
 
     def __post_init__(self) -> None:
-        """Most kinds say how many outputs there are."""
         object.__setattr__(self, "outputs", self.outputs or OUTPUTS.get(self.kind, 0))
 
 
@@ -226,7 +225,6 @@ def _check_names(value: object, kind: Any, path: str, place: str) -> None:
 
 
 def _input_faults(given: Input, reading: Read) -> Iterator[str]:
-    """Say how input settings contradict each other."""
     yield from _template_faults("before", given.before, {"problem"}, "problem")
     yield from _template_faults("step", given.step, {"step", "n"}, "step")
     yield from _template_faults("between", given.between)
@@ -256,7 +254,6 @@ def _input_faults(given: Input, reading: Read) -> Iterator[str]:
 
 
 def _template_faults(key: str, text: str, known: Set[str] = frozenset(), wanted: str | None = None) -> Iterator[str]:
-    """Say what is wrong with a template's placeholders."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:

@@ -69,10 +69,11 @@ def _heading(name: str) -> str:
 
 @dataclass(frozen=True)
 class BoardColumn:
-    """A column of a board: what stands over it, and what a row has in it."""
+    """A column of a board: what stands over it, what a row's cell says to a reader, and to a program."""
 
     column: Column
-    cell: Callable[[Placed], Cell]
+    text: Callable[[Placed], str]
+    value: Callable[[Placed], Any]
 
 
 def columns(board: Board, names: Sequence[str] = ()) -> list[BoardColumn]:
@@ -97,17 +98,13 @@ def _default(board: Board) -> list[str]:
 
 def _of(name: str, read: Callable[[Row], Any], write: Callable[[Row], str] | None = None, **how: Any) -> BoardColumn:
     """A column of what a row says of itself, a dash where it says nothing."""
-
-    def cell(one: Placed) -> Cell:
-        value = read(one.entry.row)
-        return Cell(write(one.entry.row) if write else str(value or "–"), value=value)
-
-    return BoardColumn(Column(name, name=name, **how), cell)
+    text = write or (lambda row: str(read(row) or "–"))
+    return BoardColumn(Column(name, name=name, **how), lambda one: text(one.entry.row), lambda one: read(one.entry.row))
 
 
 def _about() -> Iterator[BoardColumn]:
     yield _of("kind", lambda row: row.kind)
-    yield BoardColumn(Column("#", right=True, name="rank"), lambda one: Cell(_place(one), value=one.place or None))
+    yield BoardColumn(Column("#", right=True, name="rank"), _place, lambda one: one.place or None)
     yield _of("scorer", lambda row: row.scorer, scorer, fold=True, stack="scorer")
     yield _of("model", lambda row: (row.model or {}).get("name"), _model, fold=True, stack="scorer")
     yield _of("threshold", lambda row: row.threshold)
@@ -133,32 +130,36 @@ def _model(row: Row) -> str:
 def _metric(name: str) -> BoardColumn:
     spec = spec_of(name)
 
-    def cell(one: Placed) -> Cell:
+    def text(one: Placed) -> str:
         value = one.entry.metric(name)
-        text = f"{fmt.in_unit(spec.unit, value.value)} {fmt.interval(spec.unit, (value.low, value.high))}"
-        return Cell(text.strip(), value=value.value)
+        bounds = fmt.interval(spec.unit, (value.low, value.high))
+        return f"{fmt.in_unit(spec.unit, value.value)} {bounds}".strip()
 
-    return BoardColumn(Column(spec.heading, right=True, name=name), cell)
+    return BoardColumn(Column(spec.heading, right=True, name=name), text, lambda one: one.entry.metric(name).value)
 
 
 def _cost(name: str) -> BoardColumn:
     heading, write, stack = COST_COLUMNS[name]
 
-    def cell(one: Placed) -> Cell:
-        cost = one.entry.part.cost
-        value = None if cost is None else getattr(cost, COSTS[name])
-        return Cell("–" if value is None else write(value), value=value)
+    def value(one: Placed) -> Any:
+        return one.entry.part.cost and getattr(one.entry.part.cost, COSTS[name])
 
-    return BoardColumn(Column(heading, right=True, stack=stack, name=name), cell)
+    def text(one: Placed) -> str:
+        return "–" if (found := value(one)) is None else write(found)
+
+    return BoardColumn(Column(heading, right=True, stack=stack, name=name), text, value)
 
 
 def _basis() -> Iterator[BoardColumn]:
     def traces(name: str, field: str) -> BoardColumn:
-        def cell(one: Placed) -> Cell:
+        def text(one: Placed) -> str:
             found = one.entry.part.traces
-            return Cell("–") if found is None else Cell(f"{found.scored}/{found.total}", value=getattr(found, field))
+            return "–" if found is None else f"{found.scored}/{found.total}"
 
-        return BoardColumn(Column(name, right=True, name=name), cell)
+        def value(one: Placed) -> Any:
+            return one.entry.part.traces and getattr(one.entry.part.traces, field)
+
+        return BoardColumn(Column(name, right=True, name=name), text, value)
 
     yield traces("scored", "scored")
     yield traces("traces", "total")
@@ -186,7 +187,10 @@ def board_grid(one: Shown, names: Sequence[str] = ()) -> Grid:
         UnknownNameError: there is no such column.
     """
     picked = columns(one.board, names)
-    sections = [tuple([column.cell(row) for column in picked] for row in group) for group in one.groups]
+    sections = [
+        tuple([Cell(column.text(row), value=column.value(row)) for column in picked] for row in group)
+        for group in one.groups
+    ]
     return _grid(one.title, [column.column for column in picked], sections, _notes(one))
 
 
@@ -306,7 +310,7 @@ def _lines(one: Shown, names: Sequence[str]) -> Iterator[JSON]:
         line |= {"rank": row.place, "reason": row.reason}
         for found in picked:
             name = found.column.name
-            line[name] = found.cell(row).value
+            line[name] = found.value(row)
             if name in one.board.metrics:
                 value = row.entry.metric(name)
                 line |= {f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_n": value.n}

@@ -21,7 +21,7 @@ _MARKDOWN = re.compile(
     r"|&(?=#?\w+;)|(?<!\w)[@#](?=\w)"  # entities, mentions of people and issues
     r"|^[-+>#](?=\s)"  # lists, quotations, headings
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_FORMULA = frozenset("=+-@\t\r＝＋－＠")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -32,7 +32,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 def terminal(text: str) -> str:
     """Text for a terminal or a file that is read on one; markup of rich is none unless it is printed as markup."""
-    return _CONTROL.sub(_spelled, text)
+    return text if text.isprintable() else _CONTROL.sub(_spelled, text)
 
 
 def line(text: str) -> str:
@@ -57,7 +57,8 @@ def csv(value: Any) -> Any:
     """A cell for a CSV writer; a text that a spreadsheet would run as a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return value
-    return ("'" if value.startswith(_FORMULA) else "") + terminal(value)
+    text = terminal(value)
+    return f"'{text}" if value[:1] in _FORMULA else text
 
 
 def html(text: str) -> str:

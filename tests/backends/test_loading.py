@@ -570,7 +570,7 @@ def test_a_head_of_a_file_that_cannot_be_read_is_an_error_too(tmp_path: Path) ->
     index = shard(checkpoint.folder)
     for text in ("[]", "{", '{"weight_map": 3}', DEEP):
         index.write_text(text, encoding="utf-8")
-        with pytest.raises(ModelError, match="is not an index of weights"):
+        with pytest.raises(ModelError, match=r"index\.json is (not valid|damaged|nested)"):
             heads.read_tensors(str(checkpoint.folder), ("score.",))
     index.unlink()
     for content in (b"", b"no pickle", pickle.dumps([1, 2], protocol=2)):

@@ -78,8 +78,10 @@ def drawn(results):
     return [result if isinstance(result, Failure) else result.completions for result in results]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, "all") for name in FAMILIES), *(("mistral", way) for way in ("greedy", "nucleus", "pure"))],
+)
 def test_shared_rollouts_are_those_of_transformers(name, way):
     """In float64: in float32 a near tie may fall either way, by the processor."""
     expected = backend(name, False, torch.float64).generate(PROMPTS, WAYS[way], SEEDS)
@@ -118,7 +120,7 @@ def test_long_completions_beside_short_ones(kind):
 
 
 def test_long_completions_whatever_the_slots():
-    sampling, seeds = Sampling(300), [[k] for k in range(6)]
+    sampling, seeds = Sampling(140), [[k] for k in range(6)]  # past two blocks of own keys
     few = long_backend("llama", True, slots=2).generate(PROMPTS, sampling, seeds)
     assert drawn(long_backend("llama", True, slots=32).generate(PROMPTS, sampling, seeds)) == drawn(few)
 

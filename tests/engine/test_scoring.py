@@ -11,8 +11,8 @@ import torch
 
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.engine import forward, likelihood, masks
-from cpmi_eval.engine.ahead import ahead
 from cpmi_eval.engine.likelihood import Likelihood
+from cpmi_eval.engine.reader import ahead
 from cpmi_eval.engine.scoring import Truncation, truncated_logprob
 from cpmi_eval.engine.straight import StraightReader
 from cpmi_eval.errors import ModelError, UsageError
@@ -292,6 +292,8 @@ def test_groups_are_encoded_ahead_and_give_what_one_group_gives(monkeypatch):
     assert one.busy_seconds() > busy
     assert [r.total for r in apart] == pytest.approx([r.total for r in expected], abs=1e-9)
     assert [r.n_tokens for r in apart] == [r.n_tokens for r in expected]
+    monkeypatch.setattr(one.likelihood.reader, "deferred", True)  # as on a GPU
+    assert one.loglikelihood(made) == apart
 
 
 def test_what_fails_while_the_next_group_is_made_is_raised(monkeypatch):

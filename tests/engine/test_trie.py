@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpmi_eval.engine.encode import Segment
-from cpmi_eval.engine.trie import Builder, common_prefix, forest_of, row_cost, rows
+from cpmi_eval.engine.trie import Builder, Segment, common_prefix, forest_of, row_cost, rows
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=25)
 
