@@ -10,26 +10,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cpmi_eval import cost, registry, settings
-from cpmi_eval.cluster import Workers
+from cpmi_eval import cost
 from cpmi_eval.config import RunConfig
 from cpmi_eval.description import ModelDescription
 from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
-from cpmi_eval.execution import Batch, Executor, InProcess, Opener
+from cpmi_eval.execution.local import Batch, Executor, InProcess, Opener, open_backend
+from cpmi_eval.execution.workers import Workers
 from cpmi_eval.manifest import open_manifest, start_session
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.thresholds import Decisions, Threshold
-from cpmi_eval.protocols import (
-    Backend,
-    BackendOptions,
-    BringsModel,
-    Labeler,
-    LoadOptions,
-    SeesAll,
-    Task,
-)
+from cpmi_eval.plan import Plan, prepare
+from cpmi_eval.protocols import LoadOptions, SeesAll
 from cpmi_eval.records import build, unscored
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.store import Store, write_json
@@ -43,7 +36,7 @@ TRACES_WITHOUT_MODEL = 256  # traces per batch where no model runs
 
 
 class Sized(Protocol):
-    """What says how large a batch should be: a backend, or a :class:`cpmi_eval.execution.Budget`."""
+    """What says how large a batch should be: a backend, or a :class:`cpmi_eval.execution.local.Budget`."""
 
     @property
     def batch_tokens(self) -> int:
@@ -86,72 +79,6 @@ class RunResult:
     def failed(self) -> int:
         """Rows that errored; traces without a reference answer are the data's matter and not counted."""
         return sum(n for kind, n in self.summary["errors"].items() if kind != "no_reference")
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """Everything a run is made of before any data or weight is loaded."""
-
-    config: RunConfig
-    task: Task
-    labeler: Labeler
-    backend_class: type[Backend] | None
-    options: BackendOptions
-    protocol: thresholds.Protocol
-    path: Path
-
-    @property
-    def rule(self) -> Threshold:
-        """The rule that decides while traces are being scored."""
-        return self.protocol.before(self.labeler.native_threshold)
-
-
-def prepare(config: RunConfig) -> _Setup:
-    """Resolve names and check that labeler, backend and settings fit together. Loads nothing.
-
-    Raises:
-        UsageError: an unknown name or setting, or a backend that lacks what the labeler needs.
-    """
-    task = registry.load("tasks", config.task)()
-    labeler = make_labeler(config)
-    name, options = backend_of(labeler, config)
-    backend_class = registry.load("backends", name)
-    backend_class.check(options)
-    missing = labeler.capabilities - backend_class.capabilities
-    if missing:
-        able = [name for name in registry.entries("backends") if labeler.capabilities <= _capabilities(name)]
-        raise UsageError(
-            f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {name!r} "
-            f"does not offer; backends that do: {', '.join(able) or 'none'}"
-        )
-    for name in task.metrics:
-        registry.load("metrics", name)
-    protocol = thresholds.parse(config.threshold)
-    model = bool(labeler.capabilities)
-    path = Path(config.output_path) if config.output_path else config.default_output(options.model if model else None)
-    return _Setup(config, task, labeler, backend_class if model else None, options, protocol, path)
-
-
-def make_labeler(config: RunConfig) -> Labeler:
-    """Construct the labeler of a run with its settings."""
-    kind, factory = f"{config.labeler} labeler", registry.load("labelers", config.labeler)
-    labeler: Labeler = settings.construct(kind, factory, config.labeler_args, seed=config.seed)
-    return labeler
-
-
-def backend_of(labeler: Labeler, config: RunConfig) -> tuple[str, BackendOptions]:
-    """Return the name of the backend that a labeler runs on, and what that is to load."""
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
-    return labeler.brings(options) if isinstance(labeler, BringsModel) else (config.backend, options)
-
-
-def _capabilities(backend: str) -> frozenset[str]:
-    return frozenset(registry.load("backends", backend).capabilities)
-
-
-def open_backend(backend_class: type[Backend], options: BackendOptions) -> Backend:
-    """Load a model; what :func:`run` does unless it is given another way."""
-    return backend_class.open(options)
 
 
 def run(
@@ -216,7 +143,7 @@ def run(
     return RunResult(setup.path, summary, ordered)
 
 
-def _load(setup: _Setup) -> TaskData:
+def _load(setup: Plan) -> TaskData:
     config = setup.config
     data_dir = Path(config.data_dir) if config.data_dir else None
     data = setup.task.load(LoadOptions(tuple(config.subset), data_dir, config.seed, config.task_args))
@@ -233,7 +160,7 @@ def _load(setup: _Setup) -> TaskData:
     return replace(data, items=items, empty=empty)
 
 
-def _check_threshold(setup: _Setup, data: TaskData) -> None:
+def _check_threshold(setup: Plan, data: TaskData) -> None:
     """Refuse a protocol that these traces give nothing to fit to, before any of them is scored."""
     if setup.protocol.fitted:
         records = [unscored(item, *_key(item, setup.config.task)) for item in data.items]
@@ -269,7 +196,7 @@ def _key(item: Item, task: str) -> tuple[str, str]:
     return f"{task}/{item.subset}", item.trace.id
 
 
-def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executor:
+def _executor(setup: Plan, opener: Opener, workers: Workers | None) -> Executor:
     """Return what scores the run's batches.
 
     Raises:
@@ -279,7 +206,7 @@ def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executo
         return InProcess(setup.labeler, setup.backend_class, setup.options, opener)
     if opener is not open_backend:
         raise UsageError("workers load models of their own: leave out either workers or opener")
-    from cpmi_eval.cluster.executor import OnWorkers
+    from cpmi_eval.execution.driver import OnWorkers
 
     return OnWorkers(setup.config, None if setup.backend_class is None else setup.options, workers)
 
@@ -293,7 +220,7 @@ def _record(store: Store, manifest: JSON, executor: Executor) -> None:
 
 
 def _finished(
-    setup: _Setup, rows: Sequence[JSON], texts: Sequence[JSON], store: Store
+    setup: Plan, rows: Sequence[JSON], texts: Sequence[JSON], store: Store
 ) -> tuple[tuple[JSON, ...], Decisions]:
     """Return the rows with their final scores and predictions, where it takes all rows to tell them."""
     scored = list(rows)
@@ -331,7 +258,7 @@ def batches(
 
 
 def _score(
-    setup: _Setup,
+    setup: Plan,
     data: TaskData,
     executor: Executor,
     finished: Mapping[tuple[str, str], JSON],
@@ -366,7 +293,7 @@ def _score(
 
 
 def _owing(
-    setup: _Setup, data: TaskData, executor: Executor, finished: Mapping[tuple[str, str], JSON]
+    setup: Plan, data: TaskData, executor: Executor, finished: Mapping[tuple[str, str], JSON]
 ) -> Iterator[Batch]:
     """Yield the batches that have rows to come; they are made as they are taken."""
     factor = getattr(setup.labeler, "batch_factor", 1)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cpmi_eval.errors import StoreError, UsageError
-from cpmi_eval.labels import about_path
+from cpmi_eval.export.labels import about_path
 from cpmi_eval.manifest import differences, package_versions
 from cpmi_eval.store import make_aside, read_json, replace_text, to_lines, write_json
 from cpmi_eval.training.config import TrainConfig

@@ -7,9 +7,9 @@ import pytest
 from commandline import Cli
 
 import cpmi_eval
+from cpmi_eval.analysis.rescore import rescore
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.records import read_run, trace_set
-from cpmi_eval.rescore import rescore
 from cpmi_eval.store import write_json
 
 N = {"n": 40}

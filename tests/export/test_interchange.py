@@ -14,9 +14,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, parse_eval_res
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import cpmi_eval
+from cpmi_eval.analysis.rescore import rescore
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.interchange.export import FORMATS, export
-from cpmi_eval.rescore import rescore
 from cpmi_eval.store import to_lines, write_json
 
 PLAIN_COST = {"requested": 9, "computed": 6, "reused": 3, "generated": 0}

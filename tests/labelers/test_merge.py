@@ -19,7 +19,7 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.merge import CPMIMerge
 from cpmi_eval.labelers.monte_carlo import MonteCarlo

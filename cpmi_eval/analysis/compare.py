@@ -20,8 +20,9 @@ from cpmi_eval.config import RunConfig
 from cpmi_eval.description import read as read_model
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.manifest import differences, model_differences
+from cpmi_eval.plan import backend_of, make_labeler, prepare
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
-from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
+from cpmi_eval.run import Progress, RunResult, run
 from cpmi_eval.store import Store, read_json, write_json
 from cpmi_eval.types import JSON
 
