@@ -11,9 +11,10 @@ from shop import Register
 
 from cpmi_eval import registry
 from cpmi_eval.errors import UsageError
+from cpmi_eval.gate import validate
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.schema import Part, Row, Value
-from cpmi_eval.prm import specs, validate
+from cpmi_eval.prm import specs
 from cpmi_eval.protocols import LoadOptions
 from cpmi_eval.types import Gold, Item, Provenance, TaskData, Trace
 
