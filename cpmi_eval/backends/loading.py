@@ -3,6 +3,8 @@
 For a tensor that a checkpoint lacks or that has another shape, transformers draws random numbers; one that it has no
 use for it leaves out; a log line says so. Here each is an error that names the tensor. So is whatever the libraries
 underneath make of a damaged file: one line, with the file where it can be told.
+
+JSON is read here and in conversion.py rather than at record/door.py: a GPU machine has this and no msgspec.
 """
 
 from __future__ import annotations

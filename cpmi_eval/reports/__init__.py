@@ -1,1 +1,1 @@
-"""What a person sees: tables on a terminal."""
+"""What a person sees: tables in every form, and the page."""
