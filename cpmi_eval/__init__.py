@@ -5,7 +5,7 @@
 >>> result.results["synthetic"]["step_auc"].value
 """
 
-from cpmi_eval.compare import Comparison, compare
+from cpmi_eval.analysis.compare import Comparison, compare
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics.outcome import Metric

@@ -11,24 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from cpmi_eval import cost, registry, settings
-from cpmi_eval.cluster import Workers
+from cpmi_eval import cost
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
-from cpmi_eval.execution import Batch, Executor, InProcess, Opener
+from cpmi_eval.execution.local import Batch, Executor, InProcess, Opener, open_backend
+from cpmi_eval.execution.workers import Workers
 from cpmi_eval.manifest import open_manifest, start_session, with_workers
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.thresholds import Decisions, Threshold
-from cpmi_eval.protocols import (
-    Backend,
-    BackendOptions,
-    BringsModel,
-    Labeler,
-    LoadOptions,
-    SeesAll,
-    Task,
-)
+from cpmi_eval.plan import Plan, prepare
+from cpmi_eval.protocols import LoadOptions, SeesAll
 from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.record.rows import Key, Record, Row, TraceText, check, join, part_of, rollouts_of
 from cpmi_eval.record.run import Run
@@ -44,7 +37,7 @@ TRACES_WITHOUT_MODEL = 256  # traces per batch where no model runs
 
 
 class Sized(Protocol):
-    """What says how large a batch should be: a backend, or a :class:`cpmi_eval.execution.Budget`."""
+    """What says how large a batch should be: a backend, or a :class:`cpmi_eval.execution.local.Budget`."""
 
     @property
     def batch_tokens(self) -> int:
@@ -98,72 +91,6 @@ class RunResult:
     def failed(self) -> int:
         """Rows that errored; traces without a reference answer are the data's matter and not counted."""
         return self.run.results.failed
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """Everything a run is made of before any data or weight is loaded."""
-
-    config: RunConfig
-    task: Task
-    labeler: Labeler
-    backend_class: type[Backend] | None
-    options: BackendOptions
-    protocol: thresholds.Protocol
-    path: Path
-
-    @property
-    def rule(self) -> Threshold:
-        """The rule that decides while traces are being scored."""
-        return self.protocol.before(self.labeler.native_threshold)
-
-
-def prepare(config: RunConfig) -> _Setup:
-    """Resolve names and check that labeler, backend and settings fit together. Loads nothing.
-
-    Raises:
-        UsageError: an unknown name or setting, or a backend that lacks what the labeler needs.
-    """
-    task = registry.load("tasks", config.task)()
-    labeler = make_labeler(config)
-    name, options = backend_of(labeler, config)
-    backend_class = registry.load("backends", name)
-    backend_class.check(options)
-    missing = labeler.capabilities - backend_class.capabilities
-    if missing:
-        able = [name for name in registry.entries("backends") if labeler.capabilities <= _capabilities(name)]
-        raise UsageError(
-            f"the labeler {config.labeler!r} needs {', '.join(sorted(missing))}, which the backend {name!r} "
-            f"does not offer; backends that do: {', '.join(able) or 'none'}"
-        )
-    for name in task.metrics:
-        registry.load("metrics", name)
-    protocol = thresholds.parse(config.threshold)
-    model = bool(labeler.capabilities)
-    path = Path(config.output_path) if config.output_path else config.default_output(options.model if model else None)
-    return _Setup(config, task, labeler, backend_class if model else None, options, protocol, path)
-
-
-def make_labeler(config: RunConfig) -> Labeler:
-    """Construct the labeler of a run with its settings."""
-    kind, factory = f"{config.labeler} labeler", registry.load("labelers", config.labeler)
-    labeler: Labeler = settings.construct(kind, factory, config.labeler_args, seed=config.seed)
-    return labeler
-
-
-def backend_of(labeler: Labeler, config: RunConfig) -> tuple[str, BackendOptions]:
-    """Return the name of the backend that a labeler runs on, and what that is to load."""
-    options = BackendOptions(config.model, config.model_args, config.dtype, config.device, config.prefix_sharing)
-    return labeler.brings(options) if isinstance(labeler, BringsModel) else (config.backend, options)
-
-
-def _capabilities(backend: str) -> frozenset[str]:
-    return frozenset(registry.load("backends", backend).capabilities)
-
-
-def open_backend(backend_class: type[Backend], options: BackendOptions) -> Backend:
-    """Load a model; what :func:`run` does unless it is given another way."""
-    return backend_class.open(options)
 
 
 def run(
@@ -244,7 +171,7 @@ def _finished_rows(store: Store, items: Mapping[Key, Item]) -> dict[Key, Row]:
     return rows
 
 
-def _load(setup: _Setup) -> TaskData:
+def _load(setup: Plan) -> TaskData:
     config = setup.config
     data_dir = Path(config.data_dir) if config.data_dir else None
     data = setup.task.load(LoadOptions(tuple(config.subset), data_dir, config.seed, config.task_args))
@@ -261,7 +188,7 @@ def _load(setup: _Setup) -> TaskData:
     return replace(data, items=items, empty=empty)
 
 
-def _check_threshold(setup: _Setup, data: TaskData) -> None:
+def _check_threshold(setup: Plan, data: TaskData) -> None:
     """Refuse a protocol that these traces give nothing to fit to, before any of them is scored."""
     if setup.protocol.fitted:
         records = [Record.unscored(item, setup.config.task) for item in data.items]
@@ -286,7 +213,7 @@ def _limited(items: Sequence[Item], limit: int | float, seed: int, problems: boo
     return kept
 
 
-def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executor:
+def _executor(setup: Plan, opener: Opener, workers: Workers | None) -> Executor:
     """Return what scores the run's batches.
 
     Raises:
@@ -296,13 +223,13 @@ def _executor(setup: _Setup, opener: Opener, workers: Workers | None) -> Executo
         return InProcess(setup.labeler, setup.backend_class, setup.options, opener)
     if opener is not open_backend:
         raise UsageError("workers load models of their own: leave out either workers or opener")
-    from cpmi_eval.cluster.executor import OnWorkers
+    from cpmi_eval.execution.driver import OnWorkers
 
     return OnWorkers(setup.config, None if setup.backend_class is None else setup.options, workers)
 
 
 def _finished(
-    setup: _Setup, rows: Sequence[Row], texts: Sequence[TraceText], store: Store
+    setup: Plan, rows: Sequence[Row], texts: Sequence[TraceText], store: Store
 ) -> tuple[tuple[Row, ...], Decisions]:
     """Return the rows with their final scores and predictions, where it takes all rows to tell them."""
     scored = list(rows)
@@ -341,7 +268,7 @@ def batches(
 
 
 def _score(
-    setup: _Setup,
+    setup: Plan,
     data: TaskData,
     executor: Executor,
     finished: Mapping[Key, Row],
@@ -377,7 +304,7 @@ def _score(
         report(Progress(done, len(data.items), "scoring", computed, spent))
 
 
-def _owing(setup: _Setup, data: TaskData, executor: Executor, finished: Container[Key]) -> Iterator[Batch]:
+def _owing(setup: Plan, data: TaskData, executor: Executor, finished: Container[Key]) -> Iterator[Batch]:
     """Yield the batches that have rows to come; they are made as they are taken."""
     factor = getattr(setup.labeler, "batch_factor", 1)
     for items in batches(data.items, setup.config.batch_size, executor.budget, factor):

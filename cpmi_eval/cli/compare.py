@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from cpmi_eval.analysis.compare import REFERENCE, compare
 from cpmi_eval.cli.options import Parsed, emit, format_option, json_option, option, progress, show
 from cpmi_eval.cli.run import INTERRUPTED, expand, fields, run_options
-from cpmi_eval.compare import REFERENCE, compare
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError
 
 

@@ -33,8 +33,8 @@ def rescore_command(
     cpmi-eval rescore runs/X --threshold crossfit:5
     cpmi-eval rescore runs/X --only runs/Y --output_path runs/X-shared
     """
+    from cpmi_eval.analysis.rescore import rescore
     from cpmi_eval.cli.run import print_result
-    from cpmi_eval.rescore import rescore
 
     if threshold is None and not only:
         raise UsageError("say what is to change: --threshold PROTOCOL, or --only RUN_DIR for fewer traces")

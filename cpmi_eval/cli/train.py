@@ -20,7 +20,7 @@ from cpmi_eval.cli.options import (
     say,
 )
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK
-from cpmi_eval.labels import FORMATS
+from cpmi_eval.export.labels import FORMATS
 from cpmi_eval.settings import scalar
 from cpmi_eval.training.config import TrainConfig
 from cpmi_eval.training.train import LEFT_OUT, Trained, train

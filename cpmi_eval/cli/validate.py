@@ -26,7 +26,7 @@ def validate_command(specs: tuple[str, ...], boards: Path | None, as_json: bool)
 
     SPEC_FILE: PRM specs of your own, checked like those that come with the package.
     """
-    from cpmi_eval.validate import everything
+    from cpmi_eval.gate.validate import everything
 
     found = list(everything(specs, boards))
     if as_json:

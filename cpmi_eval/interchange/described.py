@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cpmi_eval.compare import Spec
+from cpmi_eval.analysis.compare import Spec
 from cpmi_eval.errors import DataError
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.record.results import Coverage, Results

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cpmi_eval import registry
-from cpmi_eval.compare import Comparison
-from cpmi_eval.compare import Row as Labeled
+from cpmi_eval.analysis.compare import Comparison
+from cpmi_eval.analysis.compare import Row as Labeled
 from cpmi_eval.metrics.spec import spec_of, specs_of
 from cpmi_eval.reports import format as fmt
 from cpmi_eval.reports.grid import Cell, Column, Grid, Line, Row

@@ -11,7 +11,7 @@ from typing import Any
 from cpmi_eval import settings
 from cpmi_eval.backends.models import DEFAULT_MODEL, resolve
 from cpmi_eval.errors import UsageError
-from cpmi_eval.labels import FORMATS
+from cpmi_eval.export.labels import FORMATS
 from cpmi_eval.prm import specs
 from cpmi_eval.types import JSON
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpmi_eval.errors import DataError
-from cpmi_eval.labels import Example, read_labels
+from cpmi_eval.export.labels import Example, read_labels
 from cpmi_eval.prm.encode import EncodingError, TraceEncoder
 from cpmi_eval.seeding import derive_seed
 from cpmi_eval.tasks.references import problem_cluster

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cpmi_eval.errors import StoreError, UsageError
-from cpmi_eval.labels import about_path
+from cpmi_eval.export.labels import about_path
 from cpmi_eval.manifest import package_versions
 from cpmi_eval.record import door
 from cpmi_eval.record.journal import differences

@@ -19,9 +19,9 @@ from shop import Register
 
 import cpmi_eval
 from cpmi_eval import Item, Progress, StepScores, Tokens, Trace, cost
+from cpmi_eval.analysis.compare import Comparison, Pool, Row, parse_specs
 from cpmi_eval.cli import cli as program
 from cpmi_eval.cli import main
-from cpmi_eval.compare import Comparison, Pool, Row, parse_specs
 from cpmi_eval.errors import DataError, ModelError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.protocols import Backend, BackendOptions, LoadOptions
 from cpmi_eval.record.model import ModelDescription

@@ -7,11 +7,11 @@ import pytest
 from commandline import Cli
 
 import cpmi_eval
+from cpmi_eval.analysis.rescore import rescore
 from cpmi_eval.errors import StoreError, UsageError
 from cpmi_eval.record.door import write_json
 from cpmi_eval.record.rows import trace_set
 from cpmi_eval.record.run import read_run
-from cpmi_eval.rescore import rescore
 
 N = {"n": 40}
 

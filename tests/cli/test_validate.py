@@ -9,8 +9,9 @@ import pytest
 from commandline import Cli
 from shop import Register
 
-from cpmi_eval import registry, validate
+from cpmi_eval import registry
 from cpmi_eval.errors import UsageError
+from cpmi_eval.gate import validate
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.schema import Part, Row, Value
 from cpmi_eval.prm import specs
@@ -69,7 +70,7 @@ def test_files_of_ones_own_are_checked_too(cli: Cli) -> None:
     assert (done.code, done.err) == (1, "")
     assert "spec good.yaml: ok (" in done.out
     assert "spec bad.yaml: bad.yaml: unknown key of a PRM spec 'native_treshold'. Did you mean" in done.out
-    assert "spec absent.yaml: the PRM spec absent.yaml cannot be read" in done.out
+    assert "spec absent.yaml: absent.yaml does not exist" in done.out
     assert "leaderboard mine/t.jsonl: line 2: kind is missing\n    line 3 is not JSON" in done.out
     found = {one["name"]: one["ok"] for one in json.loads(cli("validate", "good.yaml", "bad.yaml", "--json").out)}
     assert (found["good.yaml"], found["bad.yaml"], found["trl"]) == (True, False, True)

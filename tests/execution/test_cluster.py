@@ -19,9 +19,9 @@ from commandline import Cli
 
 import cpmi_eval
 from cpmi_eval import Progress, RunConfig, RunResult, registry
-from cpmi_eval.cluster import Workers
-from cpmi_eval.cluster.session import Share, share
 from cpmi_eval.errors import ModelError, UsageError
+from cpmi_eval.execution.session import Share, share
+from cpmi_eval.execution.workers import Workers
 from cpmi_eval.run import run
 
 N_TRACES = 16
@@ -315,9 +315,9 @@ def test_more_workers_than_there_is_room_for_are_refused(cluster: Any, go: Go, t
 
 @needs_ray
 def test_batches_are_taken_as_they_are_needed(cluster: Any, go: Go, tmp_path: Path) -> None:
-    from cpmi_eval.cluster.executor import IN_FLIGHT, OnWorkers
     from cpmi_eval.cost import Meter
-    from cpmi_eval.execution import Batch
+    from cpmi_eval.execution.driver import IN_FLIGHT, OnWorkers
+    from cpmi_eval.execution.local import Batch
     from cpmi_eval.protocols import LoadOptions
 
     data = registry.load("tasks", "synthetic")().load(LoadOptions(args={"n": 30}))
@@ -389,7 +389,7 @@ def test_a_lost_machine_costs_nothing_but_time(cluster: Any, go: Go, tmp_path: P
 def test_a_trace_that_kills_workers_is_found_and_given_up(
     cluster: Any, go: Go, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from cpmi_eval.cluster import executor
+    from cpmi_eval.execution import driver as executor
 
     monkeypatch.setattr(executor, "DEATHS", 2)
     alone = go("alone")
@@ -547,5 +547,8 @@ def test_a_model_loaded_here_is_not_for_workers(go: Go, tmp_path: Path) -> None:
 
 
 def test_ray_is_not_imported_until_it_is_needed() -> None:
-    code = "import sys, cpmi_eval.cli, cpmi_eval.cluster; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, cpmi_eval.cli, cpmi_eval.execution.workers; "
+        "sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from shop import Register
 
 from cpmi_eval import StepScores
 from cpmi_eval.errors import DataError, UnknownNameError
-from cpmi_eval.labels import FORMATS, TAG, Example, Origin, read_labels
+from cpmi_eval.export.labels import FORMATS, TAG, Example, Origin, read_labels
 from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.types import Failure
 

@@ -10,7 +10,7 @@ import torch
 
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.errors import ModelError, UsageError
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.labelers.judge import Judge
 from cpmi_eval.labelers.verdicts import parse_step_verdicts, parse_verdict, until_verdict
 from cpmi_eval.protocols import Labeler

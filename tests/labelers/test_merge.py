@@ -19,14 +19,16 @@ from scripted import (
 
 import cpmi_eval
 from cpmi_eval import registry, settings
-from cpmi_eval.guard import score_batch
+from cpmi_eval.cost import Share
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.labelers.cpmi import CPMI
 from cpmi_eval.labelers.merge import CPMIMerge
 from cpmi_eval.labelers.monte_carlo import MonteCarlo
 from cpmi_eval.labelers.normalize import NORMALIZE
 from cpmi_eval.protocols import Labeler, SeesAll
+from cpmi_eval.record.rows import Row
 from cpmi_eval.record.store import Store
-from cpmi_eval.types import StepScores, Tokens, TraceFailure
+from cpmi_eval.types import Failure, Gold, StepScores, Tokens, TraceFailure
 
 TEXTS = script(after_each_step("a", "+-+-") | after_each_step("b", "----") | after_each_step("c", "++++"))
 TRACES = [trace("a"), trace("b", 1), trace("c", 2)]
@@ -99,10 +101,13 @@ def test_failures_stay_failures():
     assert results["d"].tokens == Tokens()
 
 
-def row(first=None, *rest):
+def row(first=None, *rest, own=99.0):
+    basis = ("t", "shop/a")
     if first is None:
-        return {"scores": None, "details": {"cpmi": [9.0]}, "error": {"kind": "too_long"}}
-    return {"scores": [7.0] * (1 + len(rest)), "details": {"mc_first": first, "cpmi": [99.0, *rest]}, "error": None}
+        failed = Failure("too_long", "it is")
+        return Row(*basis, None, None, Gold(-1), failed, Share.nothing(), {"cpmi": [9.0]})
+    scores, details = (7.0,) * (1 + len(rest)), {"mc_first": first, "cpmi": [own, *rest]}
+    return Row(*basis, scores, None, Gold(-1), None, Share.nothing(), details)
 
 
 ROWS = [row(0.0, 1.0, 3.0), row(), row(0.5), row(1.0, 3.0)]
@@ -137,9 +142,7 @@ def test_scores_that_say_nothing_are_one_half(scale):
 
 
 def test_the_cpmi_reward_of_a_first_step_is_left_out_of_the_scale():
-    one, other = (
-        [{**row(0.0, 1.0), "details": {"mc_first": 0.0, "cpmi": [first, 1.0]}}, row(1.0, 2.0)] for first in (-1e9, 5.0)
-    )
+    one, other = ([row(0.0, 1.0, own=first), row(1.0, 2.0)] for first in (-1e9, 5.0))
     assert CPMIMerge().finish(one) == CPMIMerge().finish(other)
 
 
@@ -278,7 +281,7 @@ def test_failed_rows_are_not_on_the_scale(evaluate, monkeypatch):
     failed = result.rows[2]
     assert (failed["scores"], failed["prediction"], failed["error"]["kind"]) == (None, None, "too_long")
     assert result.summary["errors"] == {"too_long": 1}
-    rest = [row for row in whole.rows if row["id"] != "t2"]
+    rest = [row for row in whole.scored if row.id != "t2"]
     expected = CPMIMerge().finish(rest)
     assert [row["scores"] for row in result.rows if row["id"] != "t2"] == expected
     assert evaluate("run").rows == result.rows

@@ -31,7 +31,7 @@ from scripted import (
 import cpmi_eval
 from cpmi_eval import registry
 from cpmi_eval.errors import UsageError
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.labelers.monte_carlo import ASSUMPTION, MonteCarlo
 from cpmi_eval.labelers.rollouts import CHAT_PROMPT, PLAIN_PROMPT, RolloutSettings
 from cpmi_eval.protocols import Labeler

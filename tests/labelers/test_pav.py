@@ -20,7 +20,7 @@ from scripted import (
 import cpmi_eval
 from cpmi_eval import registry
 from cpmi_eval.errors import UsageError
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.labelers.pav import PAV
 from cpmi_eval.metrics.thresholds import threshold
 from cpmi_eval.protocols import Labeler, LoadsModels

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from cpmi_eval import registry, settings
+from cpmi_eval.analysis.compare import parse_specs
 from cpmi_eval.cli import cli
 from cpmi_eval.cli.run import expand
-from cpmi_eval.compare import parse_specs
 from cpmi_eval.labelers.rollouts import RolloutSettings
 from cpmi_eval.prm import specs
 

@@ -12,7 +12,7 @@ import torch
 
 import cpmi_eval
 from cpmi_eval.errors import DataError, ModelError, StoreError, UsageError
-from cpmi_eval.labels import Example
+from cpmi_eval.export.labels import Example
 from cpmi_eval.prm import specs
 from cpmi_eval.prm.encode import TraceEncoder
 from cpmi_eval.training import fit

@@ -19,13 +19,14 @@ from cpmi_eval import registry, settings
 from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.manifest import model_differences
+from cpmi_eval.plan import backend_of, make_labeler, prepare
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
 from cpmi_eval.record import door
 from cpmi_eval.record.journal import differences
 from cpmi_eval.record.results import Manifest, Total
 from cpmi_eval.record.rows import Row as Scored
 from cpmi_eval.record.store import Store
-from cpmi_eval.run import Progress, RunResult, backend_of, make_labeler, prepare, run
+from cpmi_eval.run import Progress, RunResult, run
 from cpmi_eval.types import JSON
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import cpmi_eval
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
 from cpmi_eval.errors import ModelError, UsageError
-from cpmi_eval.execution import Batch, InProcess
+from cpmi_eval.execution.local import Batch, InProcess, open_backend
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Gold, Item, Scored, Trace
@@ -101,7 +101,7 @@ class Worker:
     def open(self) -> Loaded | Refused:
         """Construct the labeler, load and warm up the model; or say why that cannot be."""
         from cpmi_eval import registry
-        from cpmi_eval.run import backend_of, make_labeler, open_backend
+        from cpmi_eval.plan import backend_of, make_labeler
 
         logging.getLogger("cpmi_eval").addHandler(self._said)
         if Path(self.job.folder).is_dir():

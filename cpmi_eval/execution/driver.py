@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import cpmi_eval
-from cpmi_eval.cluster import Workers
-from cpmi_eval.cluster.session import Session, Share, connect, share
-from cpmi_eval.cluster.worker import Job, Loaded, Refused, Scores, Started, Worker
 from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
 from cpmi_eval.errors import UsageError
-from cpmi_eval.execution import Batch, Budget, Outcome
+from cpmi_eval.execution.local import Batch, Budget, Outcome
+from cpmi_eval.execution.session import Session, Share, connect, share
+from cpmi_eval.execution.worker import Job, Loaded, Refused, Scores, Started, Worker
+from cpmi_eval.execution.workers import Workers
 from cpmi_eval.manifest import model_differences, package_versions
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.record.journal import differences
@@ -73,7 +73,7 @@ class _Replica:
 
 
 class OnWorkers:
-    """Scores batches on workers; see :class:`cpmi_eval.execution.Executor`."""
+    """Scores batches on workers; see :class:`cpmi_eval.execution.local.Executor`."""
 
     parallel = True
 

@@ -1,6 +1,6 @@
 """A run spread over workers, each with a model of its own, through Ray: several GPUs, several machines.
 
-This module says what is asked for and costs nothing to import; :mod:`cpmi_eval.cluster.executor` does it.
+This module says what is asked for and costs nothing to import; :mod:`cpmi_eval.execution.driver` does it.
 """
 
 from __future__ import annotations

@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from cpmi_eval.cost import Meter, Stopwatch
-from cpmi_eval.guard import score_batch
+from cpmi_eval.execution.guard import score_batch
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadsModels, TellsBusy
 from cpmi_eval.record.model import ModelDescription, checked
 from cpmi_eval.types import JSON, Item, Scored
 
 Opener: TypeAlias = Callable[[type[Backend], BackendOptions], Backend]
+
+
+def open_backend(backend_class: type[Backend], options: BackendOptions) -> Backend:
+    """Load a model."""
+    return backend_class.open(options)
 
 
 @dataclass(frozen=True)
