@@ -225,8 +225,13 @@ def trusted_difference(model: Any) -> float:
     return 0.25 if getattr(model, "is_quantized", False) else TRUSTED_DIFFERENCE.get(model.dtype, 0.25)
 
 
-def refusal(model: Any, reason: str) -> ModelError:
-    """Return the error for a model that a trie cannot serve."""
+def refusal(model: Any, why: str) -> ModelError:
+    """The error for a model that a trie cannot serve."""
     return ModelError(
-        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --prefix_sharing off."
+        f"{model.config.model_type} models cannot be scored through a token trie: {why}. Use --prefix_sharing off."
     )
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

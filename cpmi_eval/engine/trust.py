@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.engine.forward import refusal
+from cpmi_eval.engine.forward import reason, refusal
 from cpmi_eval.engine.reader import Apply, PackedReader, Reader, Wanted
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import Failure
@@ -64,8 +64,7 @@ def distrust(
     except ModelError as error:
         tried = error
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        tried = refusal(model, f"it does not run with the mask a trie needs ({reason[:200]})")
+        tried = refusal(model, f"it does not run with the mask a trie needs ({reason(error)})")
         tried.__cause__ = error
     if not packed.forward.flex_from:  # not used, or asked for by name
         raise tried
