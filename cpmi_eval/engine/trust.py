@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.forward import reason, refusal
-from cpmi_eval.engine.reader import Apply, PackedReader, Reader, Wanted
+from cpmi_eval.engine.reader import Apply, PackedReader, Wanted
+from cpmi_eval.engine.straight import Reader
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import Failure
 
@@ -31,7 +32,7 @@ def distrust(
     what: str,
     unit: str = "",
 ) -> float:
-    """Return the ``difference`` of what two readers give; without FlexAttention where the model does not bear that.
+    """The ``difference`` of what two readers give; without FlexAttention where the model does not bear that.
 
     ``apply`` makes the head for a reader and the sequences that it is to read. Up to ``trusted`` is taken for rounding.
     ``what`` is read and the ``unit`` are for messages.
@@ -74,7 +75,7 @@ def distrust(
 
 
 def _branches(packed: PackedReader) -> dict[int, Encoded]:
-    """Return branches of random tokens off a stem, the last of them in another chunk.
+    """Branches of random tokens off a stem, the last of them in another chunk.
 
     Where long rows have a kernel of their own, they are together long enough for that.
     """

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.engine.reader import PackedReader, Reader, Values, Wanted, together
+from cpmi_eval.engine.reader import PackedReader, Values, Wanted, together
 from cpmi_eval.engine.scoring import Limits
-from cpmi_eval.engine.straight import StraightReader
+from cpmi_eval.engine.straight import Reader, StraightReader
 from cpmi_eval.engine.trust import distrust
 from cpmi_eval.prm.encode import EncodedTrace
 from cpmi_eval.types import Failure
@@ -53,7 +53,7 @@ class TraceReader:
         failures: dict[int, Failure] = {}
         parts: list[tuple[int, Wanted]] = []
         for index, one in enumerate(traces):
-            failure = self._too_long(one.length) or self.reader.refuses(one.length)
+            failure = self.limits.too_long(one.length) or self.reader.refuses(one.length)
             if failure is None:
                 parts += [(index, part) for part in self.reader.prefixes(Wanted(Encoded(one.ids, 0), one.reads))]
             else:
@@ -73,12 +73,6 @@ class TraceReader:
         begins = ((tuple(wanted.encoded.tail[:ROOT_TOKENS]), wanted.length) for _, wanted in parts)
         for places in together(begins, 2 * self.limits.batch_tokens):
             yield {place: parts[place][1] for place in places}
-
-    def _too_long(self, length: int) -> Failure | None:
-        """Nothing is ever truncated to make it fit."""
-        if self.limits.max_length is None or length <= self.limits.max_length:
-            return None
-        return Failure("too_long", f"{length:,} tokens; the model takes {self.limits.max_length:,}")
 
 
 def _joined(parts: Sequence[Values]) -> Values:
