@@ -110,7 +110,8 @@ def file_of(name: str, file: str, revision: str | None, *, required: bool = True
     try:
         return Path(hf_hub_download(name, file, revision=revision))
     except (OSError, HfHubHTTPError, ValueError) as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if absent:
             return None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if not required:
