@@ -125,8 +125,8 @@ class Counts(Form, frozen=True, kw_only=True):
 
     requested: int
     computed: int
-    reused: int = 0
-    generated: int = 0
+    reused: int
+    generated: int
 
 
 class Total(Form, frozen=True, kw_only=True):

@@ -438,7 +438,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         },
         "cost": {
             "wall_seconds": {"load_data": 1.2, "load_model": 8.8, "score": 3661.0, "total": 3671.0},
-            "tokens": {"requested": 98_765_432, "computed": 9_876_543, "generated": 12_345},
+            "tokens": {"requested": 98_765_432, "computed": 9_876_543, "reused": 88_888_889, "generated": 12_345},
             "waited_seconds": 36.6,
             "peak_memory_bytes": 15_600_000_000,
             "sessions": 2,
@@ -522,7 +522,7 @@ def one_subset(**changes: Any) -> dict[str, Any]:
             "results": {name: metrics(None, None, None, 0.483, 20) for name in ("synthetic/arithmetic", "synthetic")},
             "cost": {
                 "wall_seconds": {"load_data": 0.02, "score": 0.03, "total": 0.05},
-                "tokens": {"requested": 0, "computed": 0, "generated": 0},
+                "tokens": {"requested": 0, "computed": 0, "reused": 0, "generated": 0},
                 "peak_memory_bytes": 0,
                 "sessions": 1,
             },

@@ -75,7 +75,7 @@ def summary(**changes: Any) -> JSON:
         "cost": {
             "wall_seconds": {"load_model": 1.0, "score": 61.0, "total": 62.0},
             "device_seconds": 100.0,
-            "tokens": {"requested": 2000, "computed": 1000, "generated": 0},
+            "tokens": {"requested": 2000, "computed": 1000, "reused": 1000, "generated": 0},
             "peak_memory_bytes": 10**9,
         },
         "coverage": {PART: {"traces": 7, "scored": 6}},
