@@ -154,14 +154,7 @@ class PackedForward:
         return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - self.longrope))
 
     def _chunk(
-        self,
-        forest: Forest,
-        start: int,
-        stop: int,
-        above: IntArray,
-        columns: IntArray,
-        stack: Stack | None,
-        flex: bool,
+        self, forest: Forest, start: int, stop: int, above: IntArray, columns: IntArray, stack: Stack | None, flex: bool
     ) -> Tensor:
         nodes = stop - start
         # A padding token at the deepest position keeps longrope's rotation that of the whole; see rope_threshold.

@@ -69,11 +69,7 @@ class SharedGenerator:
         self.rope_limit = rope_threshold(forward.model.config) if dependent else None
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; see :class:`cpmi_eval.protocols.Backend`."""
         ids = self.encoder.encode_prompts(prompts)
