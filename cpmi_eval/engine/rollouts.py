@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpmi_eval.engine import trie
-from cpmi_eval.engine.architecture import rope_kind, rope_threshold
 from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Trunk
 from cpmi_eval.engine.encode import Encoder
 from cpmi_eval.engine.forward import PackedForward, Stack, attention_of, padded, reason, refusal, trusted_difference
@@ -65,8 +64,6 @@ class SharedGenerator:
         self.limits = limits
         self.model = forward.model
         self.ends = end_tokens(forward.model, encoder.tokenizer)
-        dependent = rope_kind(forward.model.config) != "fixed"
-        self.rope_limit = rope_threshold(forward.model.config) if dependent else None
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
@@ -83,14 +80,14 @@ class SharedGenerator:
         return [failures.get(i) or loop.generation(i, len(own)) for i, own in enumerate(seeds)]
 
     def _refusal(self, prompt: int, sampling: Sampling) -> Failure | None:
-        failure = too_long(prompt, sampling, self.limits.max_length)
-        if failure is None and self.rope_limit is not None and prompt + sampling.max_new_tokens > self.rope_limit:
-            return Failure(
-                "too_long",
-                f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {self.rope_limit:,} within "
-                "which this model's RoPE lets prefixes be shared; use --prefix_sharing off",
-            )
-        return failure
+        failure, limit = too_long(prompt, sampling, self.limits.max_length), self.forward.rope_limit
+        if failure is not None or limit is None or prompt + sampling.max_new_tokens <= limit:
+            return failure
+        return Failure(
+            "too_long",
+            f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {limit:,} within "
+            "which this model's RoPE lets prefixes be shared; use --prefix_sharing off",
+        )
 
     def trunk(self, row: trie.Forest) -> tuple[Trunk, Tensor]:
         """A packed row's keys and values, and its hidden states [nodes, width]."""

@@ -43,11 +43,7 @@ class TraceEncoder:
     """Encodes traces for one spec and one tokenizer."""
 
     def __init__(self, spec: Spec, tokenizer: Any) -> None:
-        """Check that the tokenizer can do what the spec asks.
-
-        Args:
-            spec: how traces are built and read.
-            tokenizer: a Hugging Face tokenizer; one with character offsets unless pieces are joined as ids.
+        """Check that the tokenizer can do what the spec asks; it has character offsets unless pieces join as ids.
 
         Raises:
             EncodingError: no chat template, no character offsets, or a marker that is not one token where it has to be.
