@@ -192,13 +192,12 @@ class PackedReader:
     def _taken(group: _Group, parts: Sequence[Tensor]) -> Iterator[tuple[int, Values]]:
         values = torch.cat([part.cpu() for part in parts])
         order = torch.from_numpy(np.lexsort((group.nth, group.items)))
-        owners, nodes = np.unique(group.forest.owner, return_counts=True)
-        members = list(group.wanted)
-        computed = dict(zip((members[owner] for owner in owners.tolist()), nodes.tolist(), strict=True))
-        indices = sorted(members)
+        paid = np.bincount(group.forest.owner, minlength=len(group.wanted)).tolist()
+        computed = dict(zip(group.wanted, paid, strict=True))
+        indices = sorted(group.wanted)
         own = torch.split(values[order], [len(group.wanted[index].reads) for index in indices])
         for index, mine in zip(indices, own, strict=True):
-            yield index, Values(mine, computed.get(index, 0))
+            yield index, Values(mine, computed[index])
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

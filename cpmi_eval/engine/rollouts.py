@@ -127,7 +127,8 @@ def distrust(generator: SharedGenerator) -> float:
     stem, *tails = (rng.integers(0, vocabulary, n) for n in (12, 3, 9))
     own = rng.integers(0, vocabulary, (2, steps))
     row = trie.forest_of([np.concatenate([stem, tail]) for tail in tails])
-    device, branches = generator.forward.device, Branches(generator.forward.device)
+    device = generator.forward.device
+    branches = Branches(device)
     branches.extend(2)
     try:
         trunk, _ = generator.trunk(row)
@@ -232,7 +233,7 @@ class _Loop:
 
     def _slots_wanted(self) -> int:
         """Slots that there is work for, in steps so that few shapes occur."""
-        work = sum(rollout is not None for rollout in self.running) + len(self.queue)
+        work = len(self.running) - self.running.count(None) + len(self.queue)
         return min(self.capacity, padded(work, SLOT_STEP))
 
     def _occupy(self, slot: int) -> bool:
@@ -256,8 +257,7 @@ class _Loop:
     def _open(self, root: _Root) -> Trunk:
         """Read a row's prompts: its nodes are paid for by the prompts that own them."""
         trunk, hidden = self.generator.trunk(root.row)
-        owners, nodes = np.unique(root.row.owner, return_counts=True)
-        self.computed[owners] += nodes
+        self.computed += np.bincount(root.row.owner, minlength=len(self.ids))
         last = torch.tensor(list(root.row.ends.values()), device=hidden.device)
         root.logits = dict(zip(root.row.ends, self.generator.forward.logits(hidden[last]), strict=True))
         root.trunk = trunk
@@ -279,10 +279,9 @@ class _Loop:
 
     def _sort(self) -> None:
         """Bring the longest branches to the front, and give up slots that nothing waits for."""
-        slots = [slot for slot, rollout in enumerate(self.running) if rollout is not None]
-        slots.sort(key=lambda slot: -int(self.branches.lengths[slot]))
-        free = [slot for slot, rollout in enumerate(self.running) if rollout is None]
-        slots += free[: self._slots_wanted() - len(slots)]
+        lengths = self.branches.lengths.tolist()
+        slots = sorted(range(len(self.running)), key=lambda slot: (self.running[slot] is None, -lengths[slot]))
+        slots = slots[: self._slots_wanted()]
         self.running = [self.running[slot] for slot in slots]
         self.branches.keep(slots)
         index = torch.tensor(slots, device=self.device)
