@@ -130,9 +130,13 @@ def names() -> tuple[str, ...]:
 
 
 @cache
+def _builtin(name: str) -> Spec:
+    return read(FOLDER / f"{name}.yaml")
+
+
 def builtin() -> tuple[Spec, ...]:
     """The built-in specs, by name."""
-    return tuple(read(FOLDER / f"{name}.yaml") for name in names())
+    return tuple(map(_builtin, names()))
 
 
 def load(name_or_path: str) -> Spec:
@@ -142,7 +146,7 @@ def load(name_or_path: str) -> Spec:
         UsageError: no such spec, or a file that is not a valid one.
     """
     if name_or_path in names():
-        return builtin()[names().index(name_or_path)]
+        return _builtin(name_or_path)
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         return read(path)
