@@ -32,7 +32,8 @@ from rich.table import Table
 from cpmi_eval.backends import models
 from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.engine import trie
-from cpmi_eval.engine.branches import SLOT_STEP, round_up
+from cpmi_eval.engine.branches import SLOT_STEP
+from cpmi_eval.engine.forward import padded
 from cpmi_eval.engine.plain import cost_alone
 from cpmi_eval.engine.rollouts import SharedGenerator
 from cpmi_eval.engine.sampling import completion, end_tokens
@@ -162,7 +163,7 @@ def floor(backend: HFBackend, work: Work, made: Sequence[Generation]) -> None:
     """Run the passes that drawing ``made`` cannot do without, at the engine's batch width."""
     forward, limits = shared(backend).forward, backend.limits
     ids = [np.array(backend.encoder.encode_prompt(prompt), dtype=np.int64) for prompt in work.prompts]
-    for row in trie.rows(trie.forest_of(ids), limits.row_tokens):
+    for row in trie.rows(dict(enumerate(ids)), limits.row_tokens):
         hidden = torch.cat([states for _, states in forward.hidden(row, limits.row_tokens, limits.batch_tokens)])
         forward.logits(hidden[list(row.ends.values())])
     completions = [one for prompt in made for one in prompt.completions]
@@ -175,7 +176,7 @@ def floor(backend: HFBackend, work: Work, made: Sequence[Generation]) -> None:
 
 def batch_width(backend: HFBackend, work: Work) -> int:
     """Return how many completions the engine decodes at a time, at most."""
-    wanted = round_up(sum(map(len, work.seeds)), SLOT_STEP)
+    wanted = padded(sum(map(len, work.seeds)), SLOT_STEP)
     return min(backend.limits.slots_for(work.sampling.max_new_tokens), wanted)
 
 

@@ -21,7 +21,8 @@ from cpmi_eval.types import Enough, Failure, Generation, LogProb, Sampling, Scor
 
 if TYPE_CHECKING:
     from cpmi_eval.engine.encode import Encoder
-    from cpmi_eval.engine.scoring import Generator
+    from cpmi_eval.engine.plain import PlainGenerator
+    from cpmi_eval.engine.rollouts import SharedGenerator
 
 BUDGETS = (*LocalModel.budgets, "slots", "cache_tokens")
 MODEL_ARGS = (*HUB_ARGS, *BUDGETS)
@@ -66,7 +67,7 @@ class HFBackend(LocalModel):
         )
         self.encoder: Encoder = Encoder(tokenizer)
         self.branch_difference: float | None = None
-        self.generator: Generator = PlainGenerator(model, self.encoder, self.limits.max_length)
+        self.generator: PlainGenerator | SharedGenerator = PlainGenerator(model, self.encoder, self.limits.max_length)
         if settings.flag("prefix_sharing", prefix_sharing):
             reader = PackedReader(model, self.limits)
             self.trie_difference = distrusted(reader)

@@ -16,13 +16,13 @@ def _rope(config: Any) -> list[dict[str, Any]]:
 
 
 def rope_kind(config: Any) -> str:
-    """Return ``dynamic`` or ``longrope`` where the rotation depends on the longest sequence, else ``fixed``."""
+    """``dynamic`` or ``longrope`` where the rotation depends on the longest sequence, else ``fixed``."""
     kinds = {parameters.get("rope_type", "default") for parameters in _rope(config)}
     return next((kind for kind in ("dynamic", "longrope") if kind in kinds), "fixed")
 
 
 def rope_threshold(config: Any) -> int | None:
-    """Return the length beyond which dynamic or longrope RoPE changes its rotation."""
+    """The length beyond which dynamic or longrope RoPE changes its rotation."""
     text = config.get_text_config()
     for parameters in _rope(config):
         original = parameters.get("original_max_position_embeddings")
@@ -33,7 +33,7 @@ def rope_threshold(config: Any) -> int | None:
 
 
 def max_length(config: Any) -> int | None:
-    """Return the longest sequence the model takes, in tokens; ``None`` if it sets no bound."""
+    """The longest sequence the model takes, in tokens; ``None`` if it sets no bound."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if not limit:
         return None
@@ -41,8 +41,17 @@ def max_length(config: Any) -> int | None:
     return int(limit * stretch) if rope_kind(config) == "dynamic" else int(limit)
 
 
+def scaled(logits: Any, config: Any) -> Any:
+    """Logits as the model gives them: Cohere multiplies what its head gives, Granite divides it, Gemma caps it."""
+    config = config.get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    logits = logits * scale if scale != 1.0 else logits
+    return logits if softcap is None else softcap * (logits / softcap).tanh()
+
+
 def input_device(model: Any) -> Any:
-    """Return the device that takes a model's token ids; accelerate brings what follows to wherever a layer lies."""
+    """The device that takes a model's token ids; accelerate brings what follows to wherever a layer lies."""
     embeddings = model.get_input_embeddings()
     device = embeddings.weight.device
     if device.type != "meta":
@@ -53,13 +62,13 @@ def input_device(model: Any) -> Any:
 
 
 def devices(model: Any) -> list[Any]:
-    """Return the devices that hold a model's weights, the one that takes its token ids first."""
+    """The devices that hold a model's weights, the one that takes its token ids first."""
     found = [input_device(model), *(weight.device for weight in model.parameters())]
     return list(dict.fromkeys(one for one in found if one.type != "meta"))
 
 
 def cache_tokens(model: Any) -> int:
-    """Return how many tokens' keys and values the completions being decoded may hold together.
+    """How many tokens' keys and values the completions being decoded may hold together.
 
     2 GB of them on a CPU; on a GPU half of what the weights leave free.
     """
@@ -78,7 +87,7 @@ def cache_tokens(model: Any) -> int:
 
 
 def row_tokens(model: Any) -> int:
-    """Return a good size for a packed row: small models pay more for attention, so their rows are shorter.
+    """A good size for a packed row: small models pay more for attention, so their rows are shorter.
 
     Per token and layer a forward pass takes about 2 N operations for N weights and 4 T d for T attended positions of
     width d; the row length T that makes the second ATTENTION_SHARE of the first is ATTENTION_SHARE N / (2 d).

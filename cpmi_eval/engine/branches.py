@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache
 
-from cpmi_eval.engine.forward import Stack
+from cpmi_eval.engine.forward import Stack, padded
 from cpmi_eval.engine.trie import Forest, IntArray
 
 ATTENTION = "cpmi_eval_branches"
@@ -30,11 +30,6 @@ FIRST_BLOCK = 64
 TRUNK_STEP = 64
 SLOT_STEP = 8
 HIDDEN = -torch.inf
-
-
-def round_up(size: int, step: int) -> int:
-    """Return the least multiple of ``step`` that is at least ``size``."""
-    return -(-size // step) * step
 
 
 @dataclass(eq=False)
@@ -51,7 +46,7 @@ class Trunk:
     @classmethod
     def of(cls, row: Forest, stack: Stack, device: Any) -> Trunk:
         """Take over what a pass over ``row`` has left in ``stack``."""
-        width = round_up(len(row), TRUNK_STEP)
+        width = padded(len(row), TRUNK_STEP)
 
         def whole(chunks: Sequence[Tensor]) -> Tensor:
             heads, _, size = chunks[0].shape
@@ -75,18 +70,6 @@ class _Block:
     values: list[Tensor]
 
 
-@dataclass
-class _StepPlan:
-    """What one decoding step reads and writes; the same for every layer."""
-
-    groups: list[tuple[Trunk, Tensor]]  # trunks and the slots of their branches
-    extents: list[int]  # per block, how many leading slots read it
-    writes: list[tuple[int, Tensor, Tensor]]  # block, slots, offsets within the block
-    masks: dict[int | None, Tensor]  # by window: [slots, 1, 1, trunk width + own width], 0 or -inf
-    trunk_width: int
-    scores: Tensor | None = None  # [slots, key heads, query heads per key head, width], one for all layers
-
-
 class Branches(Cache):  # type: ignore[misc]
     """The slots of a decoding loop. As a transformers cache it takes in each layer's new keys and values."""
 
@@ -97,9 +80,13 @@ class Branches(Cache):  # type: ignore[misc]
         self.paths: list[IntArray] = []
         self.lengths = np.zeros(0, dtype=np.int64)  # own tokens so far
         self._blocks: list[_Block] = []
+        self._groups: list[tuple[Trunk, Tensor]] = []  # trunks and the slots of their branches
         self._visible: Tensor | None = None  # [slots, trunk width] bool
-        self._groups: list[tuple[Trunk, Tensor]] = []
-        self._plan: _StepPlan | None = None
+        # What one step reads and writes, the same for every layer.
+        self._extents: list[int] = []  # per block, how many leading slots read it
+        self._writes: list[tuple[_Block, Tensor, Tensor]] = []  # block, slots, offsets within the block
+        self._masks: dict[int | None, Tensor] = {}  # by window: [slots, 1, 1, trunk width + own width], 0 or -inf
+        self._scores: Tensor | None = None  # [slots, key heads, query heads per key head, width]
 
     def __len__(self) -> int:
         return len(self.trunks)
@@ -149,32 +136,29 @@ class Branches(Cache):  # type: ignore[misc]
         length = torch.from_numpy(self.lengths).to(self.device)
         position = before + length
         own = torch.arange(own_width, device=self.device)
-        masks: dict[int | None, Tensor] = {}
         for window in windows:
             trunk, mine = self._visible, own <= length[:, None]
             if window is not None:
                 trunk = trunk & (position[:, None] - self._depth < window)
                 mine = mine & (length[:, None] - own < window)
             seen = torch.cat([trunk, mine], dim=1)
-            masks[window] = torch.zeros(seen.shape, device=self.device).masked_fill_(~seen, HIDDEN)[:, None, None]
-        writes: list[tuple[int, Tensor, Tensor]] = []
-        extents: list[int] = []
-        for place, block in enumerate(self._blocks):
+            mask = torch.zeros(seen.shape, device=self.device).masked_fill_(~seen, HIDDEN)
+            self._masks[window] = mask[:, None, None]
+        self._writes, self._extents = [], []
+        for block in self._blocks:
             (reading,) = np.nonzero(self.lengths >= block.start)
-            extents.append(min(round_up(int(reading[-1]) + 1, SLOT_STEP), len(self)) if len(reading) else 0)
-            (writing,) = np.nonzero((self.lengths >= block.start) & (self.lengths < block.start + block.size))
+            self._extents.append(min(padded(int(reading[-1]) + 1, SLOT_STEP), len(self)) if len(reading) else 0)
+            writing = reading[self.lengths[reading] < block.start + block.size]
             if len(writing):
-                offsets = self.lengths[writing] - block.start
-                writes.append(
-                    (place, torch.from_numpy(writing).to(self.device), torch.from_numpy(offsets).to(self.device))
-                )
-        self._plan = _StepPlan(self._groups, extents, writes, masks, self._visible.shape[1])
+                places = (writing, self.lengths[writing] - block.start)
+                slots, offsets = (torch.from_numpy(one).to(self.device) for one in places)
+                self._writes.append((block, slots, offsets))
         return position[:, None]
 
     def end_step(self) -> None:
         """Count the appended tokens."""
         self.lengths[[trunk is not None for trunk in self.trunks]] += 1
-        self._plan = None
+        self._masks, self._scores = {}, None
 
     def _lay_out(self) -> None:
         """Note which slots branch off which trunk, and which of its nodes each of them sees."""
@@ -184,29 +168,26 @@ class Branches(Cache):  # type: ignore[misc]
                 members.setdefault(trunk, []).append(slot)
         width = max((len(trunk) for trunk in members), default=0)
         visible = np.zeros((len(self), width), dtype=bool)
-        depth = torch.zeros((len(self), width), dtype=torch.long, device=self.device)
-        for trunk, slots in members.items():
-            depth[slots, : len(trunk)] = trunk.depth
-            for slot in slots:
-                visible[slot, self.paths[slot]] = True
-        self._visible = torch.from_numpy(visible).to(self.device)
-        self._depth = depth
+        self._depth = torch.zeros((len(self), width), dtype=torch.long, device=self.device)
         self._groups = []
         for trunk, slots in members.items():
-            filled = slots + slots[-1:] * (round_up(len(slots), SLOT_STEP) - len(slots))  # the same twice does no harm
+            self._depth[slots, : len(trunk)] = trunk.depth
+            for slot in slots:
+                visible[slot, self.paths[slot]] = True
+            filled = slots + slots[-1:] * (padded(len(slots), SLOT_STEP) - len(slots))  # the same twice does no harm
             self._groups.append((trunk, torch.tensor(filled, device=self.device)))
+        self._visible = torch.from_numpy(visible).to(self.device)
 
     # --- what a layer calls: first update, then the attention -------------------------------------------------------
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write one layer's new keys and values, [slots, heads, 1, width], to their places."""
-        plan = self._planned()
-        for block, extent in zip(self._blocks, plan.extents, strict=True):
+        for block, extent in zip(self._blocks, self._extents, strict=True):
             _grow(block.keys, layer_idx, extent, block.size, key)
             _grow(block.values, layer_idx, extent, block.size, value)
-        for place, slots, offsets in plan.writes:
-            self._blocks[place].keys[layer_idx][slots, :, offsets] = key[slots, :, 0]
-            self._blocks[place].values[layer_idx][slots, :, offsets] = value[slots, :, 0]
+        for block, slots, offsets in self._writes:
+            block.keys[layer_idx][slots, :, offsets] = key[slots, :, 0]
+            block.values[layer_idx][slots, :, offsets] = value[slots, :, 0]
         return key, value
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -215,35 +196,31 @@ class Branches(Cache):  # type: ignore[misc]
 
     def attend(self, layer: int, query: Tensor, scaling: float, softcap: float | None, window: int | None) -> Tensor:
         """Return attention outputs [slots, 1, heads, width] for queries [slots, heads, 1, width]."""
-        plan = self._planned()
         slots, heads, _, width = query.shape
         groups = self._blocks[0].keys[layer].shape[1]
         query = query.reshape(slots, groups, heads // groups, width)
-        mask = plan.masks[window]
-        if plan.scores is None:
+        mask = self._masks[window]
+        own = mask.shape[-1] - sum(block.size for block in self._blocks)  # where keys of the branches' own begin
+        if self._scores is None:
             exact = torch.promote_types(query.dtype, torch.float32)
-            plan.scores = torch.zeros((*query.shape[:3], mask.shape[-1]), dtype=exact, device=query.device)
-        scores = plan.scores  # what a layer leaves unwritten is masked
-        for trunk, members in plan.groups:
+            self._scores = torch.zeros((*query.shape[:3], mask.shape[-1]), dtype=exact, device=query.device)
+        scores = self._scores  # what a layer leaves unwritten is masked
+        for trunk, members in self._groups:
             scores[members, :, :, : len(trunk)] = _by_trunk(query[members], trunk.keys[layer].mT).to(scores.dtype)
-        for block, extent in zip(self._blocks, plan.extents, strict=True):
-            first = plan.trunk_width + block.start
-            scores[:extent, :, :, first : first + block.size] = query[:extent] @ block.keys[layer][:extent].mT
+        for block, extent in zip(self._blocks, self._extents, strict=True):
+            at = slice(own + block.start, own + block.start + block.size)
+            scores[:extent, :, :, at] = query[:extent] @ block.keys[layer][:extent].mT
         logits = scores * scaling
         if softcap is not None:
             logits = softcap * torch.tanh(logits / softcap)
         weights = (logits + mask).softmax(dim=-1).to(query.dtype)
         output = scores.new_zeros((*query.shape[:3], self._blocks[0].values[layer].shape[-1]))
-        for trunk, members in plan.groups:
+        for trunk, members in self._groups:
             output[members] = _by_trunk(weights[members, :, :, : len(trunk)], trunk.values[layer]).to(output.dtype)
-        for block, extent in zip(self._blocks, plan.extents, strict=True):
-            first = plan.trunk_width + block.start
-            output[:extent] += weights[:extent, :, :, first : first + block.size] @ block.values[layer][:extent]
+        for block, extent in zip(self._blocks, self._extents, strict=True):
+            at = slice(own + block.start, own + block.start + block.size)
+            output[:extent] += weights[:extent, :, :, at] @ block.values[layer][:extent]
         return output.to(query.dtype).reshape(slots, 1, heads, -1)
-
-    def _planned(self) -> _StepPlan:
-        assert self._plan is not None, "begin_step comes first"
-        return self._plan
 
 
 def _by_trunk(rows: Tensor, shared: Tensor) -> Tensor:

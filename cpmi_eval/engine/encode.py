@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from cpmi_eval.engine import locality
-from cpmi_eval.engine.trie import IntArray, Segment, common_prefix
+from cpmi_eval.engine.trie import IntArray, Segment, common_prefix, lineage
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import ScoreRequest, Text
 
@@ -42,12 +42,8 @@ class Encoded:
     @property
     def ids(self) -> IntArray:
         """All ids in one array [n]; made anew at every call."""
-        pieces: list[Sequence[int]] = [self.tail]
-        one = self.stem
-        while one is not None:
-            pieces.append(one.own)
-            one = one.before
-        return np.array([token for piece in reversed(pieces) for token in piece], dtype=np.int64)
+        pieces = [*(one.own for one in lineage(self.stem)), self.tail]
+        return np.array([token for piece in pieces for token in piece], dtype=np.int64)
 
 
 @dataclass(eq=False)
@@ -64,7 +60,6 @@ class _Node:
     window: str | None = None
     window_lead: int = 0
     cut: int = 0
-    segment: Segment | None = None
     joints: dict[str, _Node] = field(default_factory=dict)  # by what follows: this text, fixed up to its last character
 
 
@@ -97,7 +92,19 @@ class Encoder:
             for node, request in zip(self._nodes([one.given for one in requests]), requests, strict=True)
         ]
         windows = [node.open + request.continuation for node, request in zip(nodes, requests, strict=True)]
-        tokens = self._tokenize([*self._fix(nodes), *windows])
+        fixed: dict[_Node, None] = {}  # each after what is before it
+        for node in nodes:
+            fixed.update(dict.fromkeys(lineage(node, fixed)))
+        tokens = self._tokenize([*(one.window for one in fixed if one.window is not None), *windows])
+        stems: dict[_Node | None, Segment | None] = {}
+        for one in fixed:
+            stem = stems.get(one.before)
+            if one.window is not None:
+                ids, offsets = tokens[one.window]
+                first = locality.side(offsets, one.window_lead) if one.window_lead else 0
+                own = ids[first : locality.side(offsets, one.cut)]
+                stem = Segment(own if stem else [*self._lead(own, 1), *own], stem)
+            stems[one] = stem
         tails: dict[tuple[str, int], Sequence[int]] = {}
         made = []
         for node, window in zip(nodes, windows, strict=True):
@@ -105,7 +112,7 @@ class Encoder:
             first = locality.side(offsets, node.lead) if node.lead else 0
             tail = tails.setdefault((window, node.lead), ids[first:])
             start = locality.side(offsets, len(node.open)) - first
-            stem = self._segment(node, tokens)
+            stem = stems[node]
             if stem is None:
                 lead = self._lead(ids, start)
                 tail, start = [*lead, *tail], start + len(lead)
@@ -113,31 +120,34 @@ class Encoder:
         return made
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a prompt to continue, with exactly one BOS where the tokenizer wants one; never none."""
+        """The ids of a prompt to continue, with exactly one BOS where the tokenizer wants one; never none."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         led = ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
         return led or [self._first()]
 
     def encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:
-        """Return what :meth:`encode_prompt` returns for each text, tokenizing what they begin with once."""
+        """What :meth:`encode_prompt` returns for each text, tokenizing what they begin with once."""
         if type(self).encode_prompt is not Encoder.encode_prompt:  # another convention for prompts
             return [np.array(self.encode_prompt(text), dtype=np.int64) for text in texts]
         return [one.ids for one in self.encode([ScoreRequest(text, "") for text in texts])]
 
     def _lead(self, ids: Sequence[int], start: int) -> list[int]:
-        """Return what is to stand before a text: BOS where it is missing, something where nothing would be."""
+        """What is to stand before a text: BOS where it is missing, something where nothing would be."""
         lead = [] if list(ids[: len(self.prefix)]) == self.prefix else self.prefix
         # nothing before the first predicted token: lead with BOS, as lm-eval does
         return [self._first()] if not lead and start == 0 else lead
 
     def _first(self) -> int:
-        """Return what stands before the first token where the tokenizer adds nothing: BOS, else the end of a text."""
+        """What stands before the first token where the tokenizer adds nothing: BOS, else the end of a text."""
         first = self.tokenizer.bos_token_id
         return int(self.tokenizer.eos_token_id if first is None else first)
 
     def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
         found: dict[str, Tokens] = {}
-        for chunk in _chunks(dict.fromkeys(texts)):
+        distinct = list(dict.fromkeys(texts))
+        sizes = accumulate(map(len, distinct))
+        for _, sized in groupby(zip(distinct, sizes, strict=True), lambda one: one[1] // CHUNK_CHARACTERS):
+            chunk = [text for text, _ in sized]
             batch = self.tokenizer(chunk, add_special_tokens=False, return_offsets_mapping=True)
             found.update(zip(chunk, zip(batch["input_ids"], batch["offset_mapping"], strict=True), strict=True))
         return found
@@ -155,16 +165,18 @@ class Encoder:
                 children[before, piece] = self._extended(before, piece)
             return children[before, piece]
 
-        texts: dict[Text, _Node] = {}
+        texts: dict[Text | None, _Node] = {}
         strings = iter(_branching([one for one in contexts if isinstance(one, str)]))
         nodes = []
         for context in contexts:
-            if isinstance(context, Text):
-                nodes.append(_of_text(context, texts, node))
-                continue
             made: _Node | None = None
-            for piece in next(strings):
-                made = node(made, piece)
+            if isinstance(context, Text):
+                for one in lineage(context, texts):
+                    texts[one] = node(texts.get(one.before), one.piece)
+                made = texts[context]
+            else:
+                for piece in next(strings):
+                    made = node(made, piece)
             assert made is not None
             nodes.append(made)
         return nodes
@@ -181,7 +193,7 @@ class Encoder:
         return _Node(before, window[cut - 1 :], 1, window, lead, cut)
 
     def _joint(self, node: _Node, following: str) -> _Node:
-        """Return the node to continue by ``following``: ``node``, or all of it fixed where the two may be cut apart."""
+        """The node to continue by ``following``: ``node``, or all of it fixed where the two may be cut apart."""
         if len(node.open) <= node.lead or not self.cuts.here(node.open[-1] + following[:2]):
             return node
         near = following[:2]
@@ -189,46 +201,6 @@ class Encoder:
             kept = node.open
             node.joints[near] = _Node(node, kept[-1], 1, kept + near, node.lead, len(kept))
         return node.joints[near]
-
-    @staticmethod
-    def _fix(nodes: Iterable[_Node]) -> Iterator[str]:
-        seen: set[_Node] = set()
-        for one in nodes:
-            here: _Node | None = one
-            while here is not None and here not in seen:
-                seen.add(here)
-                if here.window is not None:
-                    yield here.window
-                here = here.before
-
-    def _segment(self, node: _Node, tokens: dict[str, Tokens]) -> Segment | None:
-        chain = []
-        here: _Node | None = node
-        while here is not None and here.segment is None:
-            chain.append(here)
-            here = here.before
-        segment = here.segment if here else None
-        for one in reversed(chain):
-            if one.window is not None:
-                ids, offsets = tokens[one.window]
-                first = locality.side(offsets, one.window_lead) if one.window_lead else 0
-                own = ids[first : locality.side(offsets, one.cut)]
-                segment = Segment(own if segment else [*self._lead(own, 1), *own], segment)
-            one.segment = segment
-        return segment
-
-
-def _of_text(text: Text, texts: dict[Text, _Node], node: Any) -> _Node:
-    missing = []
-    here: Text | None = text
-    while here is not None and here not in texts:
-        missing.append(here)
-        here = here.before
-    made = texts[here] if here is not None else None
-    for one in reversed(missing):
-        made = texts[one] = node(made, one.piece)
-    assert made is not None
-    return made
 
 
 def _branching(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -242,16 +214,3 @@ def _branching(texts: Sequence[str]) -> Iterator[list[str]]:
             ends.append(after)
         places = [0, *(end for end in ends if end < len(text)), len(text)]
         yield [text[first:stop] for first, stop in pairwise(places)]
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    size = 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache
 
 from cpmi_eval.engine import masks
-from cpmi_eval.engine.architecture import input_device, rope_kind
+from cpmi_eval.engine.architecture import input_device, rope_kind, scaled
 from cpmi_eval.engine.trie import Forest, IntArray
 from cpmi_eval.errors import ModelError
 
@@ -71,7 +71,7 @@ class Stack(Cache):  # type: ignore[misc]
         return key, value
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the length of the path."""
+        """The length of the path."""
         return len(self._path)
 
 
@@ -97,14 +97,9 @@ class PackedForward:
         window: int | None = getattr(config, "sliding_window", None)
         # By layer type, ``None`` for full attention; a model that does not tell its layers apart takes one mask.
         self.windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(layers)}
-        self._uniform = not layers
-        if self._uniform:
-            self.windows = {"all": window}
+        self.windows = self.windows or {"all": window}
         self.decoder = model.get_decoder()
         self.head = model.get_output_embeddings()
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        # Cohere multiplies its logits, Granite divides them.
-        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self.device = input_device(model)
         self.mask_bytes = MASK_BYTES
         self.longrope = rope_kind(model.config) == "longrope"
@@ -122,8 +117,7 @@ class PackedForward:
         """Apply the head to selected positions [n, width] as the model itself would; fp32 or better."""
         logits: Tensor = self.head(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        return scaled(logits, self.model.config)  # type: ignore[no-any-return]
 
     def hidden(
         self, forest: Forest, dense_nodes: int, block_nodes: int, stack: Stack | None = None
@@ -187,25 +181,22 @@ class PackedForward:
         tokens = np.pad(forest.tokens[start:stop], (0, rest))
         if stack is not None:
             stack.begin(columns, nodes)
+        made = {
+            kind: masks.blocks(view, window, self.device)
+            if flex
+            else masks.additive(view, window, self.model.dtype, self.device)
+            for kind, window in self.windows.items()
+        }
         with attention_of(self.model, "flex_attention" if flex else None):
             output = self.decoder(
                 input_ids=torch.from_numpy(tokens)[None].to(self.device),
-                attention_mask=self._masks(view, flex),
+                attention_mask=made.get("all", made),
                 position_ids=torch.from_numpy(depth)[None].to(self.device),
                 past_key_values=stack,
                 use_cache=stack is not None,
             )
         states: Tensor = output.last_hidden_state[0]
         return states
-
-    def _masks(self, view: masks.View, flex: bool) -> Any:
-        def build(window: int | None) -> Any:
-            if flex:
-                return masks.blocks(view, window, self.device)
-            return masks.additive(view, window, self.model.dtype, self.device)
-
-        made = {kind: build(window) for kind, window in self.windows.items()}
-        return made["all"] if self._uniform else made
 
 
 @contextmanager
@@ -221,12 +212,17 @@ def attention_of(model: Any, name: str | None) -> Iterator[None]:
 
 
 def trusted_difference(model: Any) -> float:
-    """Return the difference per token, in nats, that is taken for rounding; 0.25 in half precision or quantized."""
+    """The difference per token, in nats, that is taken for rounding; 0.25 in half precision or quantized."""
     return 0.25 if getattr(model, "is_quantized", False) else TRUSTED_DIFFERENCE.get(model.dtype, 0.25)
 
 
-def refusal(model: Any, reason: str) -> ModelError:
-    """Return the error for a model that a trie cannot serve."""
+def refusal(model: Any, why: str) -> ModelError:
+    """The error for a model that a trie cannot serve."""
     return ModelError(
-        f"{model.config.model_type} models cannot be scored through a token trie: {reason}. Use --prefix_sharing off."
+        f"{model.config.model_type} models cannot be scored through a token trie: {why}. Use --prefix_sharing off."
     )
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.forward import padded, trusted_difference
-from cpmi_eval.engine.reader import PackedReader, Reader, Wanted, together
-from cpmi_eval.engine.scoring import LOGIT_FLOATS, WHOLE, Truncation, target_logprobs
-from cpmi_eval.engine.straight import StraightReader
+from cpmi_eval.engine.reader import PackedReader, Wanted, together
+from cpmi_eval.engine.scoring import LOGIT_FLOATS, Cut, target_logprobs
+from cpmi_eval.engine.straight import Reader, StraightReader
 from cpmi_eval.engine.trie import IntArray
 from cpmi_eval.engine.trust import distrust
 from cpmi_eval.types import Failure, LogProb, ScoreRequest, Tokens
@@ -33,12 +33,13 @@ class Targets:
 
     reader: Reader
     encoded: Mapping[int, Encoded]
-    cuts: Mapping[int, Truncation]
+    cuts: Mapping[int, Cut]
 
     def __call__(self, hidden: Tensor, rows: IntArray, items: IntArray, nth: IntArray) -> Tensor:
-        """Return log-probability and 1 or 0 [uses, 2], in float64."""
-        targets = np.array([self._target(i, n) for i, n in zip(items.tolist(), nth.tolist(), strict=True)])
-        cuts = [self.cuts.get(item, WHOLE) for item in items.tolist()]
+        """Log-probability and 1 or 0 [uses, 2], in float64."""
+        used = [(self.encoded[item], n) for item, n in zip(items.tolist(), nth.tolist(), strict=True)]
+        targets = np.array([one.tail[one.start + n - (one.stem.length if one.stem else 0)] for one, n in used])
+        cuts = [self.cuts.get(item, (0, 1.0)) for item in items.tolist()]
         step = max(1, LOGIT_FLOATS // self.reader.vocabulary)
         order = np.argsort(rows, kind="stable")
         made = torch.empty((len(rows), 2), dtype=torch.float64, device=hidden.device)
@@ -56,10 +57,6 @@ class Targets:
             made[into] = torch.stack([logprobs.double(), likeliest.double()], dim=1).to(hidden.device)
         return made
 
-    def _target(self, item: int, nth: int) -> int:
-        one = self.encoded[item]
-        return one.tail[one.start + nth - (one.stem.length if one.stem else 0)]
-
 
 class Likelihood:
     """Scores requests by a reader of hidden states, or of logits."""
@@ -68,12 +65,12 @@ class Likelihood:
         self.reader = reader
 
     def score(self, requests: Sequence[ScoreRequest], encode: Encode) -> list[LogProb | Failure]:
-        """Return one LogProb or Failure per request. A shared token is paid for by one of those that share it."""
+        """One LogProb or Failure per request. A shared token is paid for by one of those that share it."""
         results = self._results(self._parts(requests), encode)
         return [one if isinstance(one, Failure) else one[0] for one in results]
 
     def score_greedy(self, encoded: Sequence[Encoded]) -> list[Scored]:
-        """Return each sequence's result, and whether every token of its continuation is the likeliest in its place."""
+        """Each sequence's result, and whether every token of its continuation is the likeliest in its place."""
         return self._results([dict(enumerate([ScoreRequest("", "")] * len(encoded)))], lambda _: encoded)
 
     def _parts(self, requests: Sequence[ScoreRequest]) -> Iterator[dict[int, ScoreRequest]]:
@@ -88,17 +85,19 @@ class Likelihood:
     def _results(self, parts: Iterable[dict[int, ScoreRequest]], encode: Encode) -> list[Scored]:
         results: dict[int, Scored] = {}
         encoded: dict[int, Encoded] = {}
-        cuts: dict[int, Truncation] = {}
+        cuts: dict[int, Cut] = {}
 
         def groups() -> Iterator[dict[int, Wanted]]:
             for part in parts:
                 group = {}
                 for (index, request), one in zip(part.items(), encode(list(part.values())), strict=True):
-                    failure = self._unscorable(one) or self.reader.refuses(len(one) - 1)
+                    failure = self.reader.limits.too_long(len(one), unread=1) or self.reader.refuses(len(one) - 1)
+                    if one.start == len(one):
+                        failure = Failure("empty_continuation", "the continuation has no tokens")
                     if failure is not None:
                         results[index] = failure
                         continue
-                    cuts[index] = Truncation(request.top_k, request.top_p)
+                    cuts[index] = request.top_k, request.top_p
                     encoded[index] = one
                     group[index] = Wanted(one, range(one.start - 1, len(one) - 1))
                 yield group
@@ -110,26 +109,16 @@ class Likelihood:
                 continue
             total = values.values[:, 0].sum().item()
             if not math.isfinite(total):
-                results[index] = Failure(
-                    "non_finite", f"the model gave a log-probability of {total}; try --dtype float32"
-                )
+                message = f"the model gave a log-probability of {total}; try --dtype float32"
+                results[index] = Failure("non_finite", message)
                 continue
             cost = Tokens(requested=len(one) - 1, computed=values.computed)
             results[index] = LogProb(total, len(values.values), cost), bool(values.values[:, 1].all())
         return [results[index] for index in range(len(results))]
 
-    def _unscorable(self, encoded: Encoded) -> Failure | None:
-        """Say why a request cannot be scored at all. Nothing is ever truncated to make it fit."""
-        length = len(encoded)
-        if encoded.start == length:
-            return Failure("empty_continuation", "the continuation has no tokens")
-        if self.reader.limits.max_length is not None and length - 1 > self.reader.limits.max_length:
-            return Failure("too_long", f"{length:,} tokens; the model takes {self.reader.limits.max_length:,}")
-        return None
-
 
 def distrusted(packed: PackedReader) -> float:
-    """Return how far shared prefixes are from straight passes on this model: root mean square over tokens, in nats.
+    """How far shared prefixes are from straight passes on this model: root mean square over tokens, in nats.
 
     Raises:
         ModelError: the difference is more than rounding, or the model does not take the mask.

@@ -82,7 +82,7 @@ class Cuts:
         )
 
     def last(self, text: str, after: int) -> int | None:
-        """Return the last place in ``text`` past ``after`` at which it may be cut."""
+        """The last place in ``text`` past ``after`` at which it may be cut."""
         best = after
         for kind in self.kinds:
             mark, before = ("\n", 0) if kind == "newline" else (" ", 1)
@@ -97,7 +97,7 @@ class Cuts:
 
 
 def cuts(tokenizer: Any) -> Cuts:
-    """Return where texts may be cut for a fast Hugging Face tokenizer."""
+    """Where texts may be cut for a fast Hugging Face tokenizer."""
     raw = tokenizer.backend_tokenizer
     model = raw.model
     if type(model).__name__ != "BPE" or model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix:
@@ -111,8 +111,10 @@ def cuts(tokenizer: Any) -> Cuts:
         return Cuts()
     if raw.normalizer is not None:
         as_text = {raw.normalizer.normalize_str(token.content).replace("▁", " ") for token in added if token.normalized}
-        # Found in what the normalizer makes of a text, which may be spelled in other characters there.
-        if as_text and any(one["type"] in _REWRITE for one in normalizers) and not _plain(as_text, normalizers):
+        # Found in what the normalizer makes of a text, which may be spelled in other characters there; ASCII is not,
+        # unless letters change their case.
+        kinds_of = {one["type"] for one in normalizers}
+        if (as_text and "Lowercase" in kinds_of) or (kinds_of & _REWRITE and not all(map(str.isascii, as_text))):
             return Cuts()
         contents |= as_text
     known = raw.get_vocab(with_added_tokens=False)
@@ -131,7 +133,7 @@ def cuts(tokenizer: Any) -> Cuts:
 
 
 def _parts(component: Any, name: str) -> list[Mapping[str, Any]]:
-    """Return the settings of a part of a tokenizer, as its file has them; of a sequence, those of its members."""
+    """The settings of a part of a tokenizer, as its file has them; of a sequence, those of its members."""
 
     def flat(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [leaf for one in state[name] for leaf in flat(one)] if state["type"] == "Sequence" else [state]
@@ -148,15 +150,12 @@ def _normalizer_is_local(state: Mapping[str, Any]) -> bool:
 def _pre_tokenizer_is_local(state: Mapping[str, Any]) -> bool:
     if state["type"] == "Split":
         pattern = state["pattern"].get("Regex")
-        return state["behavior"] == "Isolated" and not state["invert"] and pattern is not None and _near(pattern)
+        if state["behavior"] != "Isolated" or state["invert"] or pattern is None:
+            return False
+        return not _FAR_SIGHTED.search(_HARMLESS.sub("", pattern))  # decided by what it holds and the character after
     if state.get("replacement", "▁") != "▁" or state.get("behavior") == "Removed":
         return False
     return state["type"] in _PRE_TOKENIZERS
-
-
-def _plain(contents: set[str], normalizers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these are spelled in one way only beside a cut: ASCII is, unless letters change their case."""
-    return all(text.isascii() for text in contents) and all(one["type"] != "Lowercase" for one in normalizers)
 
 
 def _nothing_is_lost(model: Any, known: Mapping[str, int]) -> bool:
@@ -184,45 +183,40 @@ def _parted(pre_tokenizer: Any, kind: Kind, here_too: bool) -> bool:
     beyond = cycle(_BEYOND)
     for before in [*_BEFORE, *(_BEYOND if kind == "newline" else "")]:
         text = "".join(f"{before}{_MARKS[kind]}{after}{next(beyond)}" for after in _AFTER)
-        places = [place for place in range(1, len(text) - 1) if one.here(text, place - 1)]
-        whole, joined = ends(text), {0, len(text)}
-        for first, stop in pairwise([0, *places, len(text)]):
+        pieces = _pieces(text, one)
+        whole, joined, cut = ends(text), {0, len(text)}, {first for first, _, _ in pieces[1:]}
+        for first, stop, piece in pieces:
             begin = max(first - 1, 0)
-            joined |= {begin + end for end in ends(text[begin : stop + 2]) if first <= begin + end <= stop}
-        cut = set(places)
+            joined |= {begin + end for end in ends(piece) if first <= begin + end <= stop}
         if (whole | cut) != (joined | cut) or (here_too and not cut <= whole & joined):
             return False
     return True
 
 
-def _near(pattern: str) -> bool:
-    """Whether a pattern's matches are decided by what they hold and the character after them."""
-    return not _FAR_SIGHTED.search(_HARMLESS.sub("", pattern))
-
-
 def side(offsets: Sequence[tuple[int, int]], place: int) -> int:
-    """Return the index of the first token past ``place``; a token is on the left if it ends there or before.
+    """The index of the first token past ``place``; a token is on the left if it ends there or before.
 
     Its end decides, since offsets may leave out a token's leading blank, and shrink a blank token to nothing.
     """
     return next((index for index, (_, stop) in enumerate(offsets) if stop > place), len(offsets))
 
 
+def _pieces(text: str, where: Cuts) -> list[tuple[int, int, str]]:
+    """A text cut wherever that is allowed: where each piece begins and stops, and the text it is tokenized in."""
+    places = [place for place in range(1, len(text) - 1) if where.here(text, place - 1)]
+    return [(first, stop, text[max(first - 1, 0) : stop + 2]) for first, stop in pairwise([0, *places, len(text)])]
+
+
 def _agrees(tokenizer: Any, found: Cuts) -> bool:
     """Cut some difficult texts wherever that is allowed and compare with the whole: what is proven is also tried."""
     for text in _PROBES:
-        places = [place for place in range(1, len(text) - 1) if found.here(text, place - 1)]
-        firsts, stops = [0, *places], [*places, len(text)]
-        pieces = [text[max(first - 1, 0) : stop + 2] for first, stop in zip(firsts, stops, strict=True)]
-        whole, *parts = (
-            (ids, offsets)
-            for batch in [tokenizer([text, *pieces], add_special_tokens=False, return_offsets_mapping=True)]
-            for ids, offsets in zip(batch["input_ids"], batch["offset_mapping"], strict=True)
-        )
+        pieces = _pieces(text, found)
+        made = tokenizer([text, *(one for *_, one in pieces)], add_special_tokens=False, return_offsets_mapping=True)
+        whole, *parts = made["input_ids"]
         joined: list[int] = []
-        for first, stop, (ids, offsets) in zip(firsts, stops, parts, strict=True):
+        for (first, stop, _), ids, offsets in zip(pieces, parts, made["offset_mapping"][1:], strict=True):
             before = max(first - 1, 0)
             joined += ids[side(offsets, first - before) : side(offsets, stop - before)]
-        if joined != whole[0]:
+        if joined != whole:
             return False
     return True

@@ -23,22 +23,15 @@ def reset_peak(devices: Sequence[Any]) -> None:
         for device in gpus:
             torch.cuda.reset_peak_memory_stats(device)
         return
-    _give_back()
-    try:
-        _CLEAR.write_text("5", encoding="ascii")  # proc(5): resets the peak resident set to the current one
-    except OSError:
-        return  # elsewhere the peak is the process's own, since it started
-
-
-def _give_back() -> None:
-    """Return what is free to the system (glibc keeps it), or a run would start at the peak of the one before it."""
     gc.collect()
-    with suppress(OSError, AttributeError, TypeError):
+    with suppress(OSError, AttributeError, TypeError):  # glibc keeps what is free: a run would start at an old peak
         ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):  # elsewhere the peak is the process's own, since it started
+        _CLEAR.write_text("5", encoding="ascii")  # proc(5): resets the peak resident set to the current one
 
 
 def peak_bytes(devices: Sequence[Any]) -> int:
-    """Return the peak in bytes since :func:`reset_peak`, that of several GPUs added up; 0 where nobody says."""
+    """The peak in bytes since :func:`reset_peak`, that of several GPUs added up; 0 where nobody says."""
     if gpus := [device for device in devices if device.type == "cuda"]:
         import torch
 

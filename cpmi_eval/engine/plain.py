@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,35 +75,26 @@ class PlainGenerator:
         for index, (prompt, own) in enumerate(zip(prompts, seeds, strict=True)):
             ids = self.encoder.encode_prompt(prompt)
             failure = too_long(len(ids), sampling, self.max_length)
-            if failure is not None:
-                made.append(failure)
-            elif enough is None:
-                made.append(self._sample(ids, sampling, own))
-            else:
-                made.append(self._until(ids, sampling, own, lambda one, i=index: enough(i, one)))  # type: ignore[misc]
+            made.append(failure or self._until(ids, sampling, own, partial(enough, index) if enough else None))
         return made
 
     def _until(
-        self, ids: Sequence[int], sampling: Sampling, seeds: Sequence[int], enough: Callable[[Completion], bool]
+        self, ids: Sequence[int], sampling: Sampling, seeds: Sequence[int], enough: Callable[[Completion], bool] | None
     ) -> Generation | Failure:
         parts: list[Generation] = []
-        together = max(1, len(seeds)) if sampling.temperature <= 0 else 1
+        together = 1 if enough and sampling.temperature > 0 else max(1, len(seeds))
         for first in range(0, len(seeds), together):
             part = self._sample(ids, sampling, seeds[first : first + together], first)
             if isinstance(part, Failure):
                 return part
             parts.append(part)
-            if enough(part.completions[0]):
+            if enough and enough(part.completions[0]):
                 break
         return Generation(
             tuple(one for part in parts for one in part.completions), sum((part.tokens for part in parts), Tokens())
         )
 
-    def _sample(
-        self, ids: Sequence[int], sampling: Sampling, seeds: Sequence[int], first: int = 0
-    ) -> Generation | Failure:
-        if not seeds:
-            return Generation(())
+    def _sample(self, ids: Sequence[int], sampling: Sampling, seeds: Sequence[int], first: int) -> Generation | Failure:
         tokenizer = self.encoder.tokenizer
         ends = end_tokens(self.model, tokenizer)
         rows = [0] * len(seeds) if sampling.temperature <= 0 else list(range(len(seeds)))  # greedy: decoded once
@@ -130,7 +122,7 @@ class PlainGenerator:
 
 
 def too_long(prompt: int, sampling: Sampling, max_length: int | None) -> Failure | None:
-    """Return why a prompt of so many tokens leaves no room for a completion, or None."""
+    """Why a prompt of so many tokens leaves no room for a completion, or None."""
     if max_length is None or prompt + sampling.max_new_tokens <= max_length:
         return None
     return Failure(
@@ -139,6 +131,6 @@ def too_long(prompt: int, sampling: Sampling, max_length: int | None) -> Failure
 
 
 def cost_alone(prompt: int, completions: Sequence[Completion], distinct: int) -> Tokens:
-    """Return what completions cost where each reads the whole prompt; the last token of each is not read again."""
+    """What completions cost where each reads the whole prompt; the last token of each is not read again."""
     read = [prompt + max(one.n_tokens - 1, 0) for one in completions]
     return Tokens(sum(read), sum(read[:distinct]), sum(one.n_tokens for one in completions[:distinct]))

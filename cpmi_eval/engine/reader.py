@@ -71,7 +71,6 @@ class _Group:
 
     @classmethod
     def of(cls, wanted: dict[int, Wanted]) -> _Group:
-        """Pack some sequences."""
         builder = Builder()
         nodes: list[int] = []
         items: list[int] = []
@@ -89,31 +88,11 @@ class _Group:
         return cls(wanted, forest, at[order], np.array(items)[order], np.array(nth)[order])
 
 
-class Reader(Protocol):
-    """Applies a head at wanted positions of sequences. ``busy``: seconds so far in which the device had work."""
-
-    name: str
-    limits: Limits
-    vocabulary: int  # how many logits there are
-
-    @property
-    def busy(self) -> float: ...  # noqa: D102
-
-    def head(self, states: Tensor) -> Tensor:
-        """Return logits [n, vocabulary], fp32 or better, of what is read [n, width]."""
-
-    def refuses(self, length: int) -> Failure | None:
-        """Say why a sequence of that length cannot be read, if so."""
-
-    def prefixes(self, wanted: Wanted) -> list[Wanted]:
-        """Return the parts to be read apart so that every read is as if nothing came behind it."""
-
-    def read(self, groups: Iterable[dict[int, Wanted]], apply: Apply) -> Iterator[tuple[int, Values | Failure]]:
-        """Yield each sequence's index and result."""
-
-
 class PackedReader:
-    """Reads forests of sequences whose common beginnings go through the model once."""
+    """Reads forests of sequences whose common beginnings go through the model once.
+
+    ``busy``: seconds so far in which the device had work. ``vocabulary``: how many logits there are.
+    """
 
     name = "trie"
 
@@ -133,7 +112,7 @@ class PackedReader:
         self.deferred: bool = self.forward.device.type == "cuda"
 
     def head(self, states: Tensor) -> Tensor:
-        """Return logits; see :meth:`cpmi_eval.engine.forward.PackedForward.logits`."""
+        """Logits [n, vocabulary], fp32 or better, of hidden states [n, width]."""
         return self.forward.logits(states)
 
     def read(self, groups: Iterable[dict[int, Wanted]], apply: Apply) -> Iterator[tuple[int, Values | Failure]]:
@@ -141,7 +120,12 @@ class PackedReader:
 
         Each group is packed together; the next one is made and packed in a thread while one is read.
         """
-        packed = (_Group.of(part) for group in groups for part in self._sides(group) if part)
+        sides = (  # never mixed, since longrope rotates them differently
+            {index: one for index, one in group.items() if self._far(one.length) == far}
+            for group in groups
+            for far in (False, True)
+        )
+        packed = (_Group.of(side) for side in sides if side)
         waiting: Iterator[tuple[int, Values | Failure]] = iter(())
         for group in chain(ahead(packed), [None]):
             begun = time.perf_counter()
@@ -163,19 +147,13 @@ class PackedReader:
             "prefixes be shared; use --prefix_sharing off",
         )
 
-    def _sides(self, group: dict[int, Wanted]) -> list[dict[int, Wanted]]:
-        """Longrope rotates sequences on the two sides of its threshold differently: they are never mixed."""
-        limit = self.rope_threshold
-        if self.rope != "longrope" or limit is None:
-            return [group]
-        return [
-            {index: one for index, one in group.items() if (one.length > limit) == beyond} for beyond in (False, True)
-        ]
+    def _far(self, length: int) -> bool:
+        """Whether longrope rotates a sequence in the way it has past its threshold."""
+        return self.rope == "longrope" and self.rope_threshold is not None and length > self.rope_threshold
 
     def prefixes(self, wanted: Wanted) -> list[Wanted]:
         """A prefix up to longrope's threshold is rotated in another way than one beyond it, whatever follows."""
-        limit = self.rope_threshold if self.rope == "longrope" else None
-        sides = [[r for r in wanted.reads if (limit is not None and r + 1 > limit) == far] for far in (False, True)]
+        sides = [[read for read in wanted.reads if self._far(read + 1) == far] for far in (False, True)]
         return [Wanted(wanted.encoded, side) for side in sides if side]
 
     def _attempt(self, group: _Group, apply: Apply, shrink: int = 1) -> Iterator[tuple[int, Values | Failure]]:
@@ -186,11 +164,10 @@ class PackedReader:
         """
         try:
             return self._taken(group, self._read(group, apply, shrink))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # out here, where the error no longer holds what was computed
         members = list(group.wanted)
         if self.limits.row_tokens // (2 * shrink) >= SHAPE_STEP:
             log.warning("out of memory; retrying with chunks of half the size")
@@ -251,17 +228,15 @@ def together(sizes: Iterable[tuple[Any, int]], enough: int) -> list[list[int]]:
     ``sizes``: per item, what it begins with (hashable), and its size. Returns the items' places, group by group; what
     begins alike is never parted.
     """
-    alike: dict[Any, list[int]] = {}
-    weight: dict[Any, int] = {}
+    alike: dict[Any, list[tuple[int, int]]] = {}
     for place, (key, size) in enumerate(sizes):
-        alike.setdefault(key, []).append(place)
-        weight[key] = weight.get(key, 0) + size
-    groups: list[list[int]] = [[]]
-    total = 0
-    for key, places in alike.items():
+        alike.setdefault(key, []).append((place, size))
+    groups: list[list[int]] = []
+    total = enough
+    for items in alike.values():
         if total >= enough:
             groups.append([])
             total = 0
-        groups[-1] += places
-        total += weight[key]
-    return [group for group in groups if group]
+        groups[-1] += [place for place, _ in items]
+        total += sum(size for _, size in items)
+    return groups

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from cpmi_eval.engine import trie
 from cpmi_eval.engine.architecture import rope_kind, rope_threshold
-from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Trunk, round_up
+from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Trunk
 from cpmi_eval.engine.encode import Encoder
-from cpmi_eval.engine.forward import PackedForward, Stack, attention_of, refusal, trusted_difference
+from cpmi_eval.engine.forward import PackedForward, Stack, attention_of, padded, reason, refusal, trusted_difference
 from cpmi_eval.engine.plain import too_long
 from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, penalized, stopped, uniforms
 from cpmi_eval.engine.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
@@ -38,14 +38,9 @@ class _Root:
     """A packed row of prompts; a trunk, with each prompt's first logits, from its first completion to its last."""
 
     row: trie.Forest
-    prompts: dict[int, int]  # member of the row -> prompt
     waiting: int = 0  # completions that are not done
     trunk: Trunk | None = None
     logits: dict[int, Tensor] = field(default_factory=dict)
-
-    def path(self, prompt: int) -> trie.IntArray:
-        """Return the nodes of a prompt's tokens."""
-        return self.row.path(next(end for member, end in self.row.ends.items() if self.prompts[member] == prompt))
 
 
 @dataclass(eq=False)
@@ -88,11 +83,8 @@ class SharedGenerator:
         loop = _Loop(self, sampling, ids, seeds, ready, enough)
         with torch.inference_mode():
             loop.run()
-        made: list[Generation | Failure] = []
-        for i, own in enumerate(seeds):
-            failure = failures.get(i) or loop.failures.get(i)
-            made.append(failure or Generation(loop.completions(i, len(own)), loop.cost(i, len(own))))
-        return made
+        failures |= loop.failures
+        return [failures.get(i) or loop.generation(i, len(own)) for i, own in enumerate(seeds)]
 
     def _refusal(self, prompt: int, sampling: Sampling) -> Failure | None:
         failure = too_long(prompt, sampling, self.limits.max_length)
@@ -105,7 +97,7 @@ class SharedGenerator:
         return failure
 
     def trunk(self, row: trie.Forest) -> tuple[Trunk, Tensor]:
-        """Read a packed row; return its keys and values, and its hidden states [nodes, width]."""
+        """A packed row's keys and values, and its hidden states [nodes, width]."""
         stack = Stack(keep=True)
         sizes = self.limits.row_tokens, self.limits.batch_tokens
         hidden = torch.cat([states for _, states in self.forward.hidden(row, *sizes, stack)])
@@ -129,7 +121,7 @@ class SharedGenerator:
 
 @torch.inference_mode()
 def distrust(generator: SharedGenerator) -> float:
-    """Return how far decoding in branches is from plain passes over the same tokens: root mean square, in nats.
+    """How far decoding in branches is from plain passes over the same tokens: root mean square, in nats.
 
     Two branches of unequal length off one trunk, each a few random tokens on.
 
@@ -142,8 +134,7 @@ def distrust(generator: SharedGenerator) -> float:
     stem, *tails = (rng.integers(0, vocabulary, n) for n in (12, 3, 9))
     own = rng.integers(0, vocabulary, (2, steps))
     row = trie.forest_of([np.concatenate([stem, tail]) for tail in tails])
-    device = generator.forward.device
-    branches = Branches(device)
+    device, branches = generator.forward.device, Branches(generator.forward.device)
     branches.extend(2)
     try:
         trunk, _ = generator.trunk(row)
@@ -151,8 +142,7 @@ def distrust(generator: SharedGenerator) -> float:
             branches.occupy(slot, trunk, row.path(row.ends[slot]))
         ours = [generator.step(branches, torch.from_numpy(own[:, i]).to(device)) for i in range(steps)]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refusal(model, f"its attention cannot be branched ({reason[:200]})") from error
+        raise refusal(model, f"its attention cannot be branched ({reason(error)})") from error
     squares = []
     for slot, tail in enumerate(tails):
         whole = torch.from_numpy(np.concatenate([stem, tail, own[slot]]))[None].to(device)
@@ -203,15 +193,14 @@ class _Loop:
         if not ready:
             return
         for root in self._roots(ready, self.generator.limits.row_tokens):
-            draws = [(0 if self.greedy else k, i) for i in root.prompts.values() for k in range(len(seeds[i]))]
+            draws = [(0 if self.greedy else k, i) for i in root.row.ends for k in range(len(seeds[i]))]
             order = sorted(dict.fromkeys(draws), key=lambda one: one[0])
             root.waiting = len(order)
             for sample, i in order:
                 yield _Growing(root, i, sample, uniforms(seeds[i][sample], self.sampling.max_new_tokens))
 
     def _roots(self, prompts: Sequence[int], row_tokens: int, max_nodes: int | None = None) -> list[_Root]:
-        rows = trie.rows(trie.forest_of([self.ids[i] for i in prompts]), row_tokens, max_nodes)
-        return [_Root(row, {member: prompts[member] for member in row.ends}) for row in rows]
+        return [*map(_Root, trie.rows({i: self.ids[i] for i in prompts}, row_tokens, max_nodes))]
 
     def run(self) -> None:
         """Draw everything that is wanted. On out-of-memory, go on with half the slots."""
@@ -219,7 +208,7 @@ class _Loop:
             try:
                 self._run()
                 return
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
             self._begin_again_smaller()  # out here, where the error no longer holds what was computed
@@ -241,10 +230,7 @@ class _Loop:
         while self.queue:
             if None not in self.running and len(self.running) < self._slots_wanted():
                 self._extend(self._slots_wanted() - len(self.running))
-            free = [slot for slot, rollout in enumerate(self.running) if rollout is None]
-            if not free:
-                break
-            fresh = [slot for slot in free if self._occupy(slot)]
+            fresh = [slot for slot, rollout in enumerate(self.running) if rollout is None and self._occupy(slot)]
             if not fresh:
                 break
             begun = [rollout for slot in fresh if (rollout := self.running[slot])]
@@ -254,7 +240,7 @@ class _Loop:
     def _slots_wanted(self) -> int:
         """Slots that there is work for, in steps so that few shapes occur."""
         work = sum(rollout is not None for rollout in self.running) + len(self.queue)
-        return min(self.capacity, round_up(work, SLOT_STEP))
+        return min(self.capacity, padded(work, SLOT_STEP))
 
     def _occupy(self, slot: int) -> bool:
         while self.queue:
@@ -267,7 +253,7 @@ class _Loop:
                 continue
             self.begun[rollout.prompt] += 1
             self.running[slot] = rollout
-            self.branches.occupy(slot, trunk, rollout.root.path(rollout.prompt))
+            self.branches.occupy(slot, trunk, rollout.root.row.path(rollout.root.row.ends[rollout.prompt]))
             if self.seen is not None:
                 self.seen[slot] = False
                 self.seen[slot, torch.from_numpy(self.ids[rollout.prompt]).to(self.device)] = True
@@ -278,16 +264,13 @@ class _Loop:
         """Read a row's prompts: its nodes are paid for by the prompts that own them."""
         trunk, hidden = self.generator.trunk(root.row)
         owners, nodes = np.unique(root.row.owner, return_counts=True)
-        self.computed[[root.prompts[owner] for owner in owners.tolist()]] += nodes
-        members = list(root.row.ends)
+        self.computed[owners] += nodes
         last = torch.tensor(list(root.row.ends.values()), device=hidden.device)
-        logits = self.generator.forward.logits(hidden[last])
-        root.logits = {root.prompts[member]: logits[place] for place, member in enumerate(members)}
+        root.logits = dict(zip(root.row.ends, self.generator.forward.logits(hidden[last]), strict=True))
         root.trunk = trunk
         return trunk
 
     def _leave(self, rollout: _Growing) -> None:
-        """Count a completion out of its row; the last one takes the trunk with it."""
         rollout.root.waiting -= 1
         if rollout.root.waiting == 0:
             rollout.root.trunk, rollout.root.logits = None, {}
@@ -334,8 +317,7 @@ class _Loop:
         self.queue.extendleft(reversed(unfinished))
         self.running, self.branches, self.seen = [], Branches(self.device), None
         self.last = self.last[:0]
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
     def _cut(self, root: _Root, rollouts: Sequence[_Growing]) -> None:
         """Move what is left of a row to rows of at most half its size; where there is but one, its prompts fail."""
@@ -345,7 +327,7 @@ class _Loop:
         if len(parts) == 1:
             self.failures.update(dict.fromkeys(left, OUT_OF_MEMORY))
             return
-        part_of = {prompt: part for part in parts for prompt in part.prompts.values()}
+        part_of = {prompt: part for part in parts for prompt in part.row.ends}
         for rollout in rollouts:
             if rollout.prompt in part_of:
                 self._leave(rollout)
@@ -374,18 +356,16 @@ class _Loop:
                 self._drop(rollout.prompt)
                 continue
             rollout.tokens.append(token)
-            over = token in self.generator.ends or len(rollout.tokens) == self.sampling.max_new_tokens
-            if over or stopped(self.generator.encoder.tokenizer, rollout.tokens, self.sampling.stop):
-                self._finish(slot, rollout)
-
-    def _finish(self, slot: int, rollout: _Growing) -> None:
-        tokenizer = self.generator.encoder.tokenizer
-        made = completion(rollout.tokens, self.generator.ends, tokenizer, self.sampling.stop, rollout.sample)
-        self.done[rollout.prompt].append(made)
-        self._release(slot)
-        if self.enough is not None and self.enough(rollout.prompt, made):
-            self.satisfied.add(rollout.prompt)
-            self._drop(rollout.prompt)
+            tokenizer, ends, stop = self.generator.encoder.tokenizer, self.generator.ends, self.sampling.stop
+            over = token in ends or len(rollout.tokens) == self.sampling.max_new_tokens
+            if not over and not stopped(tokenizer, rollout.tokens, stop):
+                continue
+            made = completion(rollout.tokens, ends, tokenizer, stop, rollout.sample)
+            self.done[rollout.prompt].append(made)
+            self._release(slot)
+            if self.enough is not None and self.enough(rollout.prompt, made):
+                self.satisfied.add(rollout.prompt)
+                self._drop(rollout.prompt)
 
     def _drop(self, prompt: int) -> None:
         """Give up all running completions of a prompt."""
@@ -401,19 +381,14 @@ class _Loop:
         self.branches.free(slot)
         self._leave(rollout)
 
-    # --- results ----------------------------------------------------------------------------------------------------
+    def generation(self, prompt: int, wanted: int) -> Generation:
+        """What was drawn, in order; greedy text, decoded once, as often as it was wanted.
 
-    def completions(self, prompt: int, wanted: int) -> tuple[Completion, ...]:
-        """Return what was drawn for a prompt in order; greedy text, decoded once, as often as it was wanted."""
+        Requested: by each that was begun, reading the prompt by itself.
+        """
         made = sorted(self.done.get(prompt, []), key=lambda one: one.sample)
+        generated = sum(one.n_tokens for one in made) + int(self.dropped[prompt])
+        requested = int(self.begun[prompt]) * (len(self.ids[prompt]) - 1) + generated
         if self.greedy and made:
-            (one,) = made
-            return tuple(Completion(one.text, one.n_tokens, one.finish, k) for k in range(wanted))
-        return tuple(made)
-
-    def cost(self, prompt: int, wanted: int) -> Tokens:
-        """Return what a prompt's completions cost. Requested: each that was begun, reading the prompt by itself."""
-        generated = sum(one.n_tokens for one in self.done.get(prompt, [])) + int(self.dropped[prompt])
-        begun, computed = int(self.begun[prompt]), int(self.computed[prompt])
-        requested = begun * (len(self.ids[prompt]) - 1) + generated
-        return Tokens(requested * (wanted if self.greedy else 1), computed, generated)
+            requested, made = requested * wanted, [replace(made[0], sample=k) for k in range(wanted)]
+        return Generation(tuple(made), Tokens(requested, int(self.computed[prompt]), generated))

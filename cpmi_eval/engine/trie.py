@@ -14,9 +14,8 @@ so that the sum is least.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,7 +59,7 @@ class Forest:
         return len(self.tokens)
 
     def path(self, node: int) -> IntArray:
-        """Return the nodes from a first token to ``node`` [depth + 1]; -1 has none."""
+        """The nodes from a first token to ``node`` [depth + 1]; -1 has none."""
         if node < 0:
             return np.empty(0, dtype=np.int64)
         # In depth-first order the last node of a depth before ``node`` is its ancestor there.
@@ -92,22 +91,14 @@ class Builder:
         Returns:
             Its nodes, as they are numbered before the layout: the stem's last one, then those of ``tail``.
         """
-        made = [self._end(stem)]
+        for one in lineage(stem, self._stems):
+            nodes = [0 if one.before is None else self._stems[one.before]]
+            self._grow(one.own, nodes)
+            self._stems[one] = nodes[-1]
+        made = [0 if stem is None else self._stems[stem]]
         self._grow(list(tail), made)
         self._ends.append(made[-1])
         return made
-
-    def _end(self, stem: Segment | None) -> int:
-        missing = []
-        while stem is not None and stem not in self._stems:
-            missing.append(stem)
-            stem = stem.before
-        node = 0 if stem is None else self._stems[stem]
-        for one in reversed(missing):
-            nodes = [node]
-            self._grow(list(one.own), nodes)
-            node = self._stems[one] = nodes[-1]
-        return node
 
     def _grow(self, tokens: list[int], made: list[int]) -> None:
         """Follow ``tokens`` from the last node of ``made``, adding what is missing; append the nodes to ``made``."""
@@ -179,6 +170,15 @@ class Builder:
         return forest, place
 
 
+def lineage(one: Any, known: Container[Any] = ()) -> list[Any]:
+    """``one`` and what is ``before`` it, the first first, as far back as none is ``known``."""
+    found = []
+    while one is not None and one not in known:
+        found.append(one)
+        one = one.before
+    return found[::-1]
+
+
 def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the longest common prefix, by comparing halves rather than items; strings too."""
     low, high = 0, min(len(a), len(b))
@@ -201,78 +201,53 @@ def forest_of(sequences: Sequence[IntArray]) -> Forest:
     return builder.layout()[0]
 
 
-def rows(whole: Forest, row_tokens: int, max_nodes: int | None = None) -> list[Forest]:
-    """Cut a forest into rows, at the least cost by :func:`row_cost`.
+def rows(sequences: Mapping[int, IntArray], row_tokens: int, max_nodes: int | None = None) -> list[Forest]:
+    """Lay non-empty sequences out in rows, cut from the forest of all so that the sum of :func:`row_cost` is least.
+
+    A row that begins at sequence ``i`` repeats the ``shared[i]`` nodes it has in common with the row before. With
+    ``fresh`` the nodes each sequence adds to the one before it, a row ``i..j-1`` has shared[i] + sum(fresh[i:j]) nodes;
+    that falls as ``i`` grows, so one left-to-right pass over the end points finds the best chain of rows.
 
     Args:
-        whole: a forest.
+        sequences: by the index that rows know them by.
         row_tokens: the row size at which attention costs ATTENTION_SHARE of everything else.
         max_nodes: bound on a row that only one longer sequence goes past; else 4 x ``row_tokens`` or twice the longest.
 
     Returns:
         Forests in which every sequence ends once, with its whole path.
     """
-    members = np.array(sorted(whole.ends, key=lambda member: (whole.ends[member], member)), dtype=np.int64)
-    ends = np.array([whole.ends[member] for member in members.tolist()], dtype=np.int64)
+    indices, whole = np.array(list(sequences), dtype=np.int64), forest_of(list(sequences.values()))
+    ends = np.array(list(whole.ends.values()), dtype=np.int64)
+    order = np.argsort(ends, kind="stable")
+    indices, ends = indices[order], ends[order]
     lengths = whole.depth[ends] + 1
     # Between one end and the next lie only nodes that lead to the next: the first of them hangs off what both share.
     following = np.minimum(ends[:-1] + 1, len(whole) - 1)
     shared = np.concatenate([[0], np.where(ends[1:] == ends[:-1], lengths[1:], whole.depth[following])])
     bound = max_nodes or max(4 * row_tokens, 2 * int(lengths.max()))
-    starts = [*cheapest_cuts(lengths, shared, row_tokens, bound), len(members)]
-    return [_part(whole, members, ends, start, stop) for start, stop in pairwise(starts)]
-
-
-def row_cost(nodes: NDArray[np.float64], row_tokens: int) -> NDArray[np.float64]:
-    """Return the cost of rows of ``nodes`` nodes, in tokens: linear work, attention, and a fixed part."""
-    cost: NDArray[np.float64] = nodes + ATTENTION_SHARE * nodes**2 / row_tokens + ROW_OVERHEAD
-    return cost
-
-
-def cheapest_cuts(lengths: IntArray, shared: IntArray, row_tokens: int, max_nodes: int) -> list[int]:
-    """Return where rows begin so that their summed cost is least.
-
-    A row that begins at sequence ``i`` repeats the ``shared[i]`` nodes it has in common with the row before. With
-    ``fresh`` the nodes each sequence adds to the one before it, a row ``i..j-1`` has shared[i] + sum(fresh[i:j]) nodes;
-    that falls as ``i`` grows, so one left-to-right pass over the end points finds the best chain of rows.
-    """
     before = np.concatenate([[0], np.cumsum(lengths - shared)])
-    best = np.zeros(len(lengths) + 1)
-    origin = np.zeros(len(lengths) + 1, dtype=np.int64)
+    best = np.zeros(len(ends) + 1)
+    origin = np.zeros(len(ends) + 1, dtype=np.int64)
     low = 0
-    for stop in range(1, len(lengths) + 1):
-        while low < stop - 1 and shared[low] + before[stop] - before[low] > max_nodes:
+    for stop in range(1, len(ends) + 1):
+        while low < stop - 1 and shared[low] + before[stop] - before[low] > bound:
             low += 1
         nodes = (shared[low:stop] + before[stop] - before[low:stop]).astype(np.float64)
         costs = best[low:stop] + row_cost(nodes, row_tokens)
         choice = int(costs.argmin())
         best[stop], origin[stop] = costs[choice], low + choice
-    starts: list[int] = []
-    stop = len(lengths)
+    made: list[Forest] = []
+    stop = len(ends)
     while stop > 0:
+        own = indices[origin[stop] : stop]
+        row = forest_of([sequences[index] for index in own.tolist()])
+        ends_of = dict(zip(own.tolist(), row.ends.values(), strict=True))
+        made.append(replace(row, owner=own[row.owner], ends=ends_of))
         stop = int(origin[stop])
-        starts.append(stop)
-    return starts[::-1]
+    return made[::-1]
 
 
-def _part(whole: Forest, members: IntArray, ends: IntArray, start: int, stop: int) -> Forest:
-    first = int(ends[start - 1]) + 1 if start else 0
-    last = int(ends[stop - 1]) + 1
-    if first >= last:  # all end where the row before it ended
-        first = last
-        above = whole.path(last - 1)
-    else:
-        above = whole.path(int(whole.parent[first]))
-    nodes = np.concatenate([above, np.arange(first, last)])
-    place = np.full(len(whole) + 1, -1, dtype=np.int64)
-    place[nodes] = np.arange(len(nodes))
-    mine = place[ends[start:stop]]
-    stops = place[np.minimum(whole.end[nodes], last) - 1] + 1  # a subtree's last node, as far as it is here
-    return Forest(
-        whole.tokens[nodes],
-        whole.depth[nodes],
-        stops,
-        place[whole.parent[nodes]],
-        members[start:stop][np.searchsorted(mine, np.arange(len(nodes)))],
-        dict(zip(members[start:stop].tolist(), mine.tolist(), strict=True)),
-    )
+def row_cost(nodes: NDArray[np.float64], row_tokens: int) -> NDArray[np.float64]:
+    """The cost of rows of ``nodes`` nodes, in tokens: linear work, attention, and a fixed part."""
+    cost: NDArray[np.float64] = nodes + ATTENTION_SHARE * nodes**2 / row_tokens + ROW_OVERHEAD
+    return cost

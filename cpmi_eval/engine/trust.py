@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.engine.forward import refusal
-from cpmi_eval.engine.reader import Apply, PackedReader, Reader, Wanted
+from cpmi_eval.engine.forward import reason, refusal
+from cpmi_eval.engine.reader import Apply, PackedReader, Wanted
+from cpmi_eval.engine.straight import Reader
 from cpmi_eval.errors import ModelError
 from cpmi_eval.types import Failure
 
@@ -31,7 +32,7 @@ def distrust(
     what: str,
     unit: str = "",
 ) -> float:
-    """Return the ``difference`` of what two readers give; without FlexAttention where the model does not bear that.
+    """The ``difference`` of what two readers give; without FlexAttention where the model does not bear that.
 
     ``apply`` makes the head for a reader and the sequences that it is to read. Up to ``trusted`` is taken for rounding.
     ``what`` is read and the ``unit`` are for messages.
@@ -64,8 +65,7 @@ def distrust(
     except ModelError as error:
         tried = error
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        tried = refusal(model, f"it does not run with the mask a trie needs ({reason[:200]})")
+        tried = refusal(model, f"it does not run with the mask a trie needs ({reason(error)})")
         tried.__cause__ = error
     if not packed.forward.flex_from:  # not used, or asked for by name
         raise tried
@@ -75,7 +75,7 @@ def distrust(
 
 
 def _branches(packed: PackedReader) -> dict[int, Encoded]:
-    """Return branches of random tokens off a stem, the last of them in another chunk.
+    """Branches of random tokens off a stem, the last of them in another chunk.
 
     Where long rows have a kernel of their own, they are together long enough for that.
     """

@@ -36,13 +36,15 @@ def resolve(checkpoint: str, spec: str | None, revision: str | None = None) -> S
     name = hub_id(checkpoint)
     folder = Path(name).expanduser()
     local = folder.exists()
-    known = _by_name(folder.resolve().name if local else name, short=local)
+    called = (folder.resolve().name if local else name).lower()
+    ids = {(_short(known) if local else known).lower(): one for one in specs.builtin() for known in one.checkpoints}
+    known = ids.get(called)
     if known is not None and not local:  # what the hub holds under these names is known: no need to ask
         return known
     carried = file_of(name, specs.FILE, revision, required=False)
     if carried is not None:
         return specs.read(carried)
-    found = known or _by_architecture(_config(name, revision))
+    found = known or _by_architecture(name, revision)
     if found is None:
         raise UsageError(
             f"nothing says how {checkpoint} is to be read: it has no {specs.FILE}, and neither its name nor the "
@@ -53,28 +55,27 @@ def resolve(checkpoint: str, spec: str | None, revision: str | None = None) -> S
 
 
 def hub_id(checkpoint: str) -> str:
-    """Return the hub id that a short name stands for; anything else as it is."""
+    """The hub id that a short name stands for; anything else as it is."""
     if Path(checkpoint).expanduser().exists():
         return checkpoint
-    for name in specs.names():
-        for known in specs.load(name).checkpoints:
-            if checkpoint.lower() in (known.lower(), known.rpartition("/")[2].lower()):
-                return known
-    return checkpoint
+    known = {called.lower(): one for one in checkpoints() for called in (one, _short(one))}
+    return known.get(checkpoint.lower(), checkpoint)
 
 
-def _by_name(name: str, short: bool) -> Spec | None:
-    for one in map(specs.load, specs.names()):
-        listed = [known.rpartition("/")[2] if short else known for known in one.checkpoints]
-        if name.lower() in map(str.lower, listed):
-            return one
-    return None
+def _short(checkpoint: str) -> str:
+    return checkpoint.rpartition("/")[2]
 
 
-def _by_architecture(config: Mapping[str, Any]) -> Spec | None:
+def _by_architecture(name: str, revision: str | None) -> Spec | None:
+    from cpmi_eval.record import door  # not needed to score with a head and a spec made by hand
+
+    path = file_of(name, "config.json", revision)
+    if path is None:  # beside a single file there is none: nothing but its name can tell
+        return None
+    config: Mapping[str, Any] = door.read_json(path, dict, door.Source(str(path), ModelError))
     named = config.get("architectures")
     architectures = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
-    for one in map(specs.load, specs.names()):
+    for one in specs.builtin():
         if set(architectures) & set(one.architectures):
             return one
     classifies = any(name.endswith(TOKEN_CLASSIFICATION) for name in architectures)
@@ -82,18 +83,11 @@ def _by_architecture(config: Mapping[str, Any]) -> Spec | None:
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Return the number of labels of a configuration; transformers leaves out the default of two."""
+    """Transformers leaves out the default of two."""
     named, number = config.get("id2label"), config.get("num_labels", 2)
     if isinstance(named, dict) and named:
         return len(named)
     return number if isinstance(number, int) else 0
-
-
-def _config(name: str, revision: str | None) -> Mapping[str, Any]:
-    from cpmi_eval.record import door  # not needed to score with a head and a spec made by hand
-
-    path = file_of(name, "config.json", revision)  # there is none beside a single file: nothing but its name can tell
-    return {} if path is None else door.read_json(path, dict, door.Source(str(path), ModelError))
 
 
 def file_of(name: str, file: str, revision: str | None, *, required: bool = True) -> Path | None:
@@ -108,7 +102,7 @@ def file_of(name: str, file: str, revision: str | None, *, required: bool = True
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
             f"no checkpoint {name!r}: not a folder here, not a hub id (org/name), and not the short name of a known "
-            f"one ({', '.join(known.rpartition('/')[2] for known in checkpoints())})"
+            f"one ({', '.join(map(_short, checkpoints()))})"
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -133,4 +127,4 @@ def file_of(name: str, file: str, revision: str | None, *, required: bool = True
 
 def checkpoints() -> tuple[str, ...]:
     """Return all hub ids that the built-in specs list."""
-    return tuple(known for name in specs.names() for known in specs.load(name).checkpoints)
+    return tuple(known for one in specs.builtin() for known in one.checkpoints)

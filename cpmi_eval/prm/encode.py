@@ -76,9 +76,11 @@ class TraceEncoder:
                     f"this tokenizer makes it {len(self.marker)}"
                 )
         self.bos: int | None = tokenizer.bos_token_id
+        self.system = [] if given.system is None else [{"role": "system", "content": given.system}]
+        self.lead = (self.bos,) if given.bos and self.bos is not None else ()
 
     def encode(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
-        """Return the ids of a trace and where its steps are read.
+        """The ids of a trace and where its steps are read.
 
         Raises:
             EncodingError: the trace cannot be encoded so that every step has exactly one score.
@@ -94,7 +96,7 @@ class TraceEncoder:
         return encoded
 
     def head_tokens(self) -> tuple[int, ...]:
-        """Return the ids of the two tokens that an ``lm`` head compares.
+        """The ids of the two tokens that an ``lm`` head compares.
 
         Raises:
             EncodingError: a text that is not one token.
@@ -130,12 +132,9 @@ class TraceEncoder:
     def _before(self, problem: str) -> str:
         return self.spec.input.before.format(problem=problem)
 
-    def _lead(self) -> tuple[int, ...]:
-        return (self.bos,) if self.spec.input.bos and self.bos is not None else ()
-
     def _joined_ids(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         between, after = (self._ids(text.format()) for text in (self.spec.input.between, self.spec.input.after))
-        ids = [*self._lead(), *self._ids(self._before(problem))]
+        ids = [*self.lead, *self._ids(self._before(problem))]
         reads = []
         for index, step in enumerate(steps):
             piece = self._ids(self._step(problem, step, index))
@@ -146,7 +145,7 @@ class TraceEncoder:
         return EncodedTrace(tuple(ids), tuple(reads))
 
     def _place(self, first: int, stop: int, step_end: int) -> int:
-        """Return the position to read, given the marker's token span and the step's last token."""
+        """The position to read, given the marker's token span and the step's last token."""
         reading = self.spec.read
         if reading.at == "last_of_step":
             return step_end
@@ -159,7 +158,7 @@ class TraceEncoder:
         layout = render(problem, steps)
         batch = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(batch["input_ids"]), list(batch["offset_mapping"])
-        lead = () if ids[:1] == list(self._lead()) else self._lead()
+        lead = () if ids[:1] == list(self.lead) else self.lead
         reads = []
         spans = zip(layout.markers, layout.steps, strict=True)
         for index, (first, stop, step_end) in enumerate(_token_spans(layout.text, offsets, spans)):
@@ -181,14 +180,10 @@ class TraceEncoder:
             text += marker + (between if index + 1 < len(steps) else after)
         return _Layout(text, tuple(markers), tuple(ends))
 
-    def _system(self) -> list[dict[str, str]]:
-        system = self.spec.input.system
-        return [] if system is None else [{"role": "system", "content": system}]
-
     def _chat(self, problem: str, steps: Sequence[str]) -> _Layout:
         user = {"role": "user", "content": self._before(problem)}
         answer = self._solution(problem, steps, "", "")
-        asked = [*self._system(), user]
+        asked = [*self.system, user]
         text = self._rendered([*asked, {"role": "assistant", "content": answer.text}])
         begin = self._begin(text, asked)
         start = text.find(answer.text, begin)
@@ -202,7 +197,7 @@ class TraceEncoder:
 
     def _turns(self, problem: str, steps: Sequence[str]) -> _Layout:
         marker = self.spec.input.marker or ""
-        messages = self._system()
+        messages = list(self.system)
         spans = []
         rounds = [
             [{"role": "user", "content": self._step(problem, step, index)}, {"role": "assistant", "content": marker}]
@@ -220,8 +215,7 @@ class TraceEncoder:
         return _Layout(text, tuple(spans), tuple(first for first, _ in spans))
 
     def _rendered(self, messages: Sequence[dict[str, str]]) -> str:
-        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False)
-        return text
+        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False))
 
     def _begin(self, text: str, messages: Sequence[dict[str, str]]) -> int:
         so_far = self._rendered(messages)
@@ -241,14 +235,14 @@ class TraceEncoder:
         if self.bos is None:
             return
         doubled = encoded.ids[:2] == (self.bos, self.bos)
-        if doubled or (given.form == "plain" and encoded.ids.count(self.bos) != len(self._lead())):
-            raise EncodingError(f"{encoded.ids.count(self.bos)} BOS tokens where {len(self._lead())} belong")
+        if doubled or (given.form == "plain" and encoded.ids.count(self.bos) != len(self.lead)):
+            raise EncodingError(f"{encoded.ids.count(self.bos)} BOS tokens where {len(self.lead)} belong")
 
 
 def _token_spans(
     text: str, offsets: Sequence[tuple[int, int]], wanted: Iterator[tuple[tuple[int, int], int]]
 ) -> Iterator[tuple[int, int, int]]:
-    """Return, for each marker's characters, its tokens' span and the token that ends the step before it.
+    """For each marker's characters, its tokens' span and the token that ends the step before it.
 
     A marker's tokens may take whitespace before it with them (SentencePiece), nothing else; else the span is -1, -1.
     """

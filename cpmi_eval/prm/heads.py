@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpmi_eval.engine.architecture import scaled
 from cpmi_eval.errors import ModelError
 from cpmi_eval.prm.specs import Spec, Transform
 
@@ -35,7 +36,7 @@ class ScoreHead:
         self.activation = activation
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Return the head's numbers [n, outputs] of hidden states [n, width]."""
+        """The head's numbers [n, outputs] of hidden states [n, width]."""
         values = hidden if hidden.dtype == torch.float64 else hidden.float()
         self.layers = [(weight.to(values), None if bias is None else bias.to(values)) for weight, bias in self.layers]
         for index, (weight, bias) in enumerate(self.layers):
@@ -64,30 +65,28 @@ class TokenHead(ScoreHead):
             raise ModelError(f"{type(model).__name__} has no language-model head; the spec needs one")
         if output.weight.device.type == "meta":
             raise ModelError("the language-model head does not fit beside the rest; this spec reads its weights")
-        config = model.config.get_text_config()
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        self.config = model.config
         weight, bias = output.weight.detach(), getattr(output, "bias", None)
         bias = None if bias is None else bias.detach()
-        if tokens is None and self.softcap is not None:
+        if tokens is None and getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None:
             raise ModelError("the spec averages all logits, which this model caps: that is no PRM of this family")
         if tokens is not None and max(tokens) >= len(weight):
             raise ModelError(f"the spec reads the logit of token {max(tokens)}; the model has {len(weight)}")
-        rows = [_rows(one, tokens) for one in (weight, bias) if one is not None]
-        super().__init__([(rows[0], rows[1] if len(rows) > 1 else None)])
+        chosen = [
+            one.float().mean(dim=0, keepdim=True) if tokens is None else one[list(tokens)].float()
+            for one in (weight, bias)
+            if one is not None
+        ]
+        super().__init__([(chosen[0], chosen[1] if len(chosen) > 1 else None)])
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Return the logits [n, tokens] (or their mean [n, 1]) at hidden states [n, width]."""
-        logits = super().__call__(hidden) * self.scale
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
-
-
-def _rows(table: Tensor, tokens: Sequence[int] | None) -> Tensor:
-    return table.float().mean(dim=0, keepdim=True) if tokens is None else table[list(tokens)].float()
+        """The logits [n, tokens] (or their mean [n, 1]) at hidden states [n, width]."""
+        logits: Tensor = scaled(super().__call__(hidden), self.config)
+        return logits
 
 
 def scores(values: Tensor, transform: Transform) -> Tensor:
-    """Return one score per row of a head's numbers [n, outputs]."""
+    """One score per row of a head's numbers [n, outputs]."""
     if transform.kind in ("sigmoid", "identity"):
         only = values[:, 0]
         return only.sigmoid() if transform.kind == "sigmoid" else only
@@ -141,17 +140,12 @@ def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: s
 
 
 def prefixes(spec: Spec) -> tuple[str, ...]:
-    """Return the first parts of the head's tensor names, such as ``score.``."""
+    """The first parts of the head's tensor names, such as ``score.``."""
     return tuple({f"{layer.weight.partition('.')[0]}." for layer in spec.read.head.layers})
 
 
 def read_tensors(source: str, starts: tuple[str, ...], revision: str | None = None) -> dict[str, Tensor]:
-    """Read the tensors whose names begin with ``starts``, and no others, from a checkpoint's weight files.
-
-    Args:
-        source: a folder or hub id.
-        starts: beginnings of names.
-        revision: of the hub repository.
+    """Read the tensors whose names begin with ``starts``, and no others, from a folder's or hub id's weight files.
 
     Raises:
         ModelError: there are no weight files, or they cannot be read.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from cpmi_eval.engine.encode import Encoded
-from cpmi_eval.engine.reader import PackedReader, Reader, Values, Wanted, together
+from cpmi_eval.engine.reader import PackedReader, Values, Wanted, together
 from cpmi_eval.engine.scoring import Limits
-from cpmi_eval.engine.straight import StraightReader
+from cpmi_eval.engine.straight import Reader, StraightReader
 from cpmi_eval.engine.trust import distrust
 from cpmi_eval.prm.encode import EncodedTrace
 from cpmi_eval.types import Failure
@@ -49,37 +49,25 @@ class TraceReader:
             )
 
     def read(self, traces: Sequence[EncodedTrace], apply: Apply) -> list[Values | Failure]:
-        """Return one result per trace, in their order; a shared token is paid for by one of those that share it."""
-        failures: dict[int, Failure] = {}
+        """One result per trace, in their order; a shared token is paid for by one of those that share it."""
+        results: dict[int, Values | Failure] = {}
         parts: list[tuple[int, Wanted]] = []
         for index, one in enumerate(traces):
-            failure = self._too_long(one.length) or self.reader.refuses(one.length)
+            failure = self.limits.too_long(one.length) or self.reader.refuses(one.length)
             if failure is None:
                 parts += [(index, part) for part in self.reader.prefixes(Wanted(Encoded(one.ids, 0), one.reads))]
             else:
-                failures[index] = failure
-        found: dict[int, Values] = {}
-        for part, values in self.reader.read(self._groups(parts), lambda hidden, rows, *_: apply(hidden)[rows]):
-            if isinstance(values, Failure):
-                failures[parts[part][0]] = values
-            else:
-                found[part] = values
-        own: dict[int, list[Values]] = {}
-        for part in sorted(found):
-            own.setdefault(parts[part][0], []).append(found[part])
-        return [failures.get(index) or _joined(own[index]) for index in range(len(traces))]
-
-    def _groups(self, parts: Sequence[tuple[int, Wanted]]) -> Iterator[dict[int, Wanted]]:
+                results[index] = failure
         begins = ((tuple(wanted.encoded.tail[:ROOT_TOKENS]), wanted.length) for _, wanted in parts)
-        for places in together(begins, 2 * self.limits.batch_tokens):
-            yield {place: parts[place][1] for place in places}
-
-    def _too_long(self, length: int) -> Failure | None:
-        """Nothing is ever truncated to make it fit."""
-        if self.limits.max_length is None or length <= self.limits.max_length:
-            return None
-        return Failure("too_long", f"{length:,} tokens; the model takes {self.limits.max_length:,}")
-
-
-def _joined(parts: Sequence[Values]) -> Values:
-    return Values(torch.cat([one.values for one in parts]), sum(one.computed for one in parts))
+        groups = (
+            {place: parts[place][1] for place in places} for places in together(begins, 2 * self.limits.batch_tokens)
+        )
+        read = dict(self.reader.read(groups, lambda hidden, rows, *_: apply(hidden)[rows]))
+        for place, (index, _) in enumerate(parts):
+            before, values = results.get(index), read[place]
+            if before is None or isinstance(values, Failure):
+                results[index] = values
+            elif isinstance(before, Values):
+                joined = torch.cat([before.values, values.values])
+                results[index] = Values(joined, before.computed + values.computed)
+        return [results[index] for index in range(len(traces))]

@@ -130,6 +130,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
+@cache
+def builtin() -> tuple[Spec, ...]:
+    """The built-in specs, by name."""
+    return tuple(read(FOLDER / f"{name}.yaml") for name in names())
+
+
 def load(name_or_path: str) -> Spec:
     """Return a built-in spec by name, or the one in a YAML or JSON file.
 
@@ -137,7 +143,7 @@ def load(name_or_path: str) -> Spec:
         UsageError: no such spec, or a file that is not a valid one.
     """
     if name_or_path in names():
-        return _builtin(name_or_path)
+        return builtin()[names().index(name_or_path)]
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         return read(path)
@@ -156,11 +162,6 @@ def read(path: Path) -> Spec:
 
     source = door.Source(str(path), UsageError)
     return parse(door.parse_yaml(door.read_bytes(path, source), object, source), str(path))
-
-
-@cache
-def _builtin(name: str) -> Spec:
-    return read(FOLDER / f"{name}.yaml")
 
 
 def as_dict(spec: Spec) -> dict[str, Any]:

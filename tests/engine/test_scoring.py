@@ -13,7 +13,7 @@ from cpmi_eval.backends.hf import HFBackend
 from cpmi_eval.engine import forward, likelihood, masks
 from cpmi_eval.engine.likelihood import Likelihood
 from cpmi_eval.engine.reader import ahead
-from cpmi_eval.engine.scoring import Truncation, truncated_logprob
+from cpmi_eval.engine.scoring import truncated_logprob
 from cpmi_eval.engine.straight import StraightReader
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.labelers.cpmi import CPMI
@@ -407,7 +407,7 @@ def test_truncation_against_brute_force(top_k, top_p):
     generator = torch.Generator().manual_seed(top_k)
     logprobs = torch.randn(60, 50, generator=generator, dtype=torch.float64).mul(2).log_softmax(-1)
     targets = torch.arange(60) % 50
-    got = truncated_logprob(logprobs, targets, Truncation(top_k, top_p))
+    got = truncated_logprob(logprobs, targets, (top_k, top_p))
     expected = [
         brute_truncated(row.exp().numpy(), int(target), top_k, top_p)
         for row, target in zip(logprobs, targets, strict=True)

@@ -17,7 +17,7 @@ def arrays(sequences: list[list[int]]) -> list[np.ndarray]:
 
 
 def pack(sequences, row_tokens, max_nodes=None):
-    return rows(forest_of(sequences), row_tokens, max_nodes)
+    return rows(dict(enumerate(sequences)), row_tokens, max_nodes)
 
 
 def depth_first_order(sequences):
