@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cpmi_eval import settings
 from cpmi_eval.backends.models import DEFAULT_MODEL
 from cpmi_eval.errors import UnknownNameError, UsageError
+from cpmi_eval.record import door
 
 NOT_IN_FINGERPRINT = {"data_dir", "output_path"}  # where, not what: data is identified by its content
 PATIENCE = {"concurrency", "timeout", "retries", "give_up", "key_env"}  # model_args of servers: how they are asked
@@ -48,8 +47,15 @@ class RunConfig:
         for name in ("labeler_args", "task_args", "model_args"):
             if not isinstance(getattr(self, name), Mapping):
                 raise UsageError(f"{name} must be a mapping of settings, not {getattr(self, name)!r}")
+            if wrong := [key for key in getattr(self, name) if not isinstance(key, str)]:
+                raise UsageError(f"the settings of {name} have names, not {wrong[0]!r:.60}")
+        for name in ("labeler", "task", "model", "backend", "dtype", "device", "threshold"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be a text, not {getattr(self, name)!r:.60}")
         for name in ("data_dir", "output_path"):
             if getattr(self, name) is not None:
+                if not isinstance(getattr(self, name), str | os.PathLike):
+                    raise UsageError(f"{name} must be a path, not {getattr(self, name)!r:.60}")
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         names = (self.subset,) if isinstance(self.subset, str) else self.subset
         if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
@@ -102,17 +108,10 @@ def read_config_file(path: Path, known: Collection[str]) -> dict[str, Any]:
         UsageError: no such file, not a mapping.
         UnknownNameError: a key that is no setting; close names are suggested.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"config file {path} cannot be read: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+    content: dict[str, Any] = door.read_yaml(path, dict, door.Source(f"config file {path}", UsageError))
+    if isinstance(content.get("config"), dict):
         recorded = settings.unrecorded(content["config"])
         content = {key: value for key, value in recorded.items() if key in known and key != "output_path"}
-    if not isinstance(content, dict):
-        raise UsageError(f"config file {path} must be a mapping of settings")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
     if "scorer" in values and "prefix_sharing" in known:  # its name in earlier versions
         values.setdefault("prefix_sharing", values.pop("scorer"))

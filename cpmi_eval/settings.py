@@ -89,9 +89,15 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
     return str(value)
 
 
+MAX_INTEGER = 2**63 - 1
+
+
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` if it is a whole number in range."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    """Return ``value`` if it is a whole number in range, of 64 bits at most."""
+    most = MAX_INTEGER if high is None else high
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise UsageError(f"{name} must be a whole number of at most 64 bits")
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= most:
         bound = f"at least {low}" if high is None else f"between {low} and {high}"
         raise UsageError(f"{name} must be a whole number {bound}, not {value!r}")
     return value

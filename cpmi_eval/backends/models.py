@@ -79,6 +79,10 @@ def resolve(name: str) -> ModelSource:
         packaged = _packaged(preset)
         return ModelSource(name, packaged) if packaged else ModelSource(preset.hub_id)
     path = Path(name).expanduser()
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # too long, a zero byte
+        raise ModelError(f"no model {name[:60]!r}...: {getattr(error, 'strerror', None) or error}") from None
     if path.is_file() and path.suffix != ".gguf":
         raise ModelError(f"{path} is not a GGUF file; give the folder that holds config.json and the weights")
     if path.is_dir() and not (path / "config.json").is_file():

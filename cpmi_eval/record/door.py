@@ -150,9 +150,9 @@ def read_bytes(path: Path, source: Source | None = None) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise source.error(f"{path} does not exist") from None
+        raise source.error(f"{source.name} does not exist") from None
     except (OSError, ValueError) as error:
-        raise source.error(f"{path} cannot be read: {_reason(error)}") from error
+        raise source.error(f"{source.name} cannot be read: {_reason(error)}") from error
 
 
 @contextmanager

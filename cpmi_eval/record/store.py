@@ -46,9 +46,9 @@ class Store:
         Raises:
             StoreError: the path is a file, holds something else than a run, or another process is writing to it.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"{self.path} is a file; --output_path takes a directory")
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise StoreError(f"{self.path} is a file; --output_path takes a directory")
             names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
             ours = {name for name in names if name.startswith((".lock", ".manifest", "earlier-"))}
             if names - ours and "manifest.json" not in names:
@@ -58,7 +58,7 @@ class Store:
         except Timeout:
             raise StoreError(f"another process is writing to {self.path}; wait for it or choose another path") from None
         except OSError as error:
-            raise StoreError(f"{self.path} cannot be written: {error}") from error
+            raise StoreError(f"{str(self.path)[:200]} cannot be written: {error.strerror or error}") from error
         return self
 
     def __exit__(

@@ -113,7 +113,7 @@ def test_a_manifest_is_a_config_file_that_gives_the_same_run(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- 1", "must be a mapping"), ("", "must be a mapping"), ("a: [", "cannot be read"),
+        ("- 1", "Expected `object`"), ("", "Expected `object`"), ("a: [", "is no YAML"),
         ("labeler_args: 5", "labeler_args"), ("labeler_args: [variant]", "labeler_args"),
         ("task_args: [n]", "task_args"), ("task_args: 3", "task_args"), ("subset: 5", "subset"),
         ("limit: [1]", "limit"), ("limit: yes", "limit"), ("batch_size: 2.5", "batch_size"), ("seed: 1.5", "seed"),
@@ -131,6 +131,28 @@ def test_config_file_that_is_not_there(cli: Cli) -> None:
     done = cli("run", "--config", "absent.yaml")
     assert done.code == 2
     assert "config file absent.yaml does not exist" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed: 2026-99-99", "whole number"),
+        ("seed: 0x" + "f" * 5000, "at most 64 bits"),
+        ("seed: " + "9" * 5000, "is no YAML"),
+        ("labeler_args: {1: 2}", "the settings of labeler_args have names, not 1"),
+        ("model: " + "x" * 5000, "File name too long"),
+        ("output_path: " + "x" * 5000, "File name too long"),
+        ("{a: " * 5000, "is nested too deeply"),
+        ("seed: !!python/name:os.system", "is no YAML"),
+        ("- a\n- b", "Expected `object`, got `array`"),
+    ],
+)
+def test_whatever_a_config_file_holds_is_one_line(cli: Cli, text: str, complaint: str) -> None:
+    Path("c.yaml").write_text(text)
+    done = cli("run", "--config", "c.yaml", "--labeler", "cpmi", "--task", "synthetic")
+    assert (done.code, done.out) == (2, "")
+    assert complaint in done.err
+    assert "Traceback" not in done.err
 
 
 CPMI = ("run", "--labeler", "cpmi", "--task", "synthetic")
