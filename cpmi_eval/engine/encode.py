@@ -93,7 +93,7 @@ class Encoder:
         ]
         windows = [node.open + request.continuation for node, request in zip(nodes, requests, strict=True)]
         fixed: dict[_Node, None] = {}  # each after what is before it
-        for node in nodes:
+        for node in dict.fromkeys(nodes):
             fixed.update(dict.fromkeys(lineage(node, fixed)))
         tokens = self._tokenize([*(one.window for one in fixed if one.window is not None), *windows])
         stems: dict[_Node | None, Segment | None] = {}
