@@ -119,17 +119,14 @@ class Encoder:
             made.append(Encoded(tail, start + (stem.length if stem else 0), stem))
         return made
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a prompt to continue, with exactly one BOS where the tokenizer wants one; never none."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        led = ids if self.prefix and ids[: len(self.prefix)] == self.prefix else [*self.prefix, *ids]
-        return led or [self._first()]
-
     def encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:
-        """What :meth:`encode_prompt` returns for each text, tokenizing what they begin with once."""
-        if type(self).encode_prompt is not Encoder.encode_prompt:  # another convention for prompts
-            return [np.array(self.encode_prompt(text), dtype=np.int64) for text in texts]
+        """The ids of prompts to continue, with exactly one BOS where the tokenizer wants one; never none."""
         return [one.ids for one in self.encode([ScoreRequest(text, "") for text in texts])]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """What :meth:`encode_prompts` gives for one prompt."""
+        ids: list[int] = self.encode_prompts([text])[0].tolist()
+        return ids
 
     def _lead(self, ids: Sequence[int], start: int) -> list[int]:
         """What is to stand before a text: BOS where it is missing, something where nothing would be."""

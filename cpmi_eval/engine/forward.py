@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache
 
 from cpmi_eval.engine import masks
-from cpmi_eval.engine.architecture import input_device, rope_kind, scaled
+from cpmi_eval.engine.architecture import input_device, rope_kind, rope_threshold, scaled
 from cpmi_eval.engine.trie import Forest, IntArray
 from cpmi_eval.errors import ModelError
 
@@ -102,7 +102,8 @@ class PackedForward:
         self.head = model.get_output_embeddings()
         self.device = input_device(model)
         self.mask_bytes = MASK_BYTES
-        self.longrope = rope_kind(model.config) == "longrope"
+        self.rope = rope_kind(model.config)
+        self.rope_limit = None if self.rope == "fixed" else rope_threshold(model.config)
         kernel = getattr(config, "_attn_implementation", None)
         on_gpu = self.device.type == "cuda" and kernel == "sdpa" and getattr(model, "_supports_flex_attn", False)
         self.flex_from: int | None = 0 if kernel == "flex_attention" else FLEX_FROM if on_gpu else None
@@ -151,21 +152,14 @@ class PackedForward:
     def _dense(self, above: int, nodes: int) -> int:
         cells = self.mask_bytes / self.model.dtype.itemsize
         most = int((np.sqrt(above**2 + 4 * cells) - above) / 2)
-        return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - self.longrope))
+        return max(1, min(nodes, max(most - most % SHAPE_STEP, SHAPE_STEP) - (self.rope == "longrope")))
 
     def _chunk(
-        self,
-        forest: Forest,
-        start: int,
-        stop: int,
-        above: IntArray,
-        columns: IntArray,
-        stack: Stack | None,
-        flex: bool,
+        self, forest: Forest, start: int, stop: int, above: IntArray, columns: IntArray, stack: Stack | None, flex: bool
     ) -> Tensor:
         nodes = stop - start
         # A padding token at the deepest position keeps longrope's rotation that of the whole; see rope_threshold.
-        width = padded(nodes + self.longrope, masks.BLOCK if flex else SHAPE_STEP)
+        width = padded(nodes + (self.rope == "longrope"), masks.BLOCK if flex else SHAPE_STEP)
         rest = width - nodes
         last = len(forest)
         query = np.concatenate([np.arange(start, stop), np.arange(last, last + rest)])

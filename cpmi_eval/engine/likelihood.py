@@ -58,11 +58,11 @@ class Targets:
         return made
 
 
+@dataclass
 class Likelihood:
     """Scores requests by a reader of hidden states, or of logits."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    reader: Reader
 
     def score(self, requests: Sequence[ScoreRequest], encode: Encode) -> list[LogProb | Failure]:
         """One LogProb or Failure per request. A shared token is paid for by one of those that share it."""

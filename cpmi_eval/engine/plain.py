@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,14 +18,14 @@ from cpmi_eval.engine.sampling import NON_FINITE, completion, draw, end_tokens, 
 from cpmi_eval.types import Completion, Enough, Failure, Generation, Sampling, Tokens
 
 
+@dataclass(eq=False)
 class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
     """Leaves one token per row, drawn under the row's own seed, so that greedy decoding picks it."""
 
-    def __init__(self, sampling: Sampling, seeds: Sequence[int], prompt_length: int) -> None:
-        self.sampling = sampling
-        self.numbers = torch.from_numpy(np.stack([uniforms(seed, sampling.max_new_tokens) for seed in seeds]))
-        self.prompt_length = prompt_length
-        self.finite = True
+    sampling: Sampling
+    numbers: Tensor  # [rows, new tokens]
+    prompt_length: int
+    finite: bool = True
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logits = scores.float()
@@ -37,35 +38,31 @@ class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.clamp(min=0)[:, None], 0.0)
 
 
+@dataclass(eq=False)
 class _Stopped(StoppingCriteria):  # type: ignore[misc]
     """Ends rows at a stop string of the completion. That of transformers would let one begin in the prompt."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], prompt_length: int) -> None:
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.prompt_length = prompt_length
+    tokenizer: Any
+    stop: Sequence[str]
+    prompt_length: int
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         made = input_ids[:, self.prompt_length :].tolist()
         return torch.tensor([stopped(self.tokenizer, row, self.stop) for row in made], device=input_ids.device)
 
 
+@dataclass(eq=False)
 class PlainGenerator:
     """The oracle that shared rollouts are tested against, and the path for models whose prefixes cannot be shared."""
 
-    name = "plain"
+    name: ClassVar[str] = "plain"
 
-    def __init__(self, model: Any, encoder: Encoder, max_length: int | None) -> None:
-        self.model = model
-        self.encoder = encoder
-        self.max_length = max_length
+    model: Any
+    encoder: Encoder
+    max_length: int | None
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; one at a time where the caller may have enough before the last.
 
@@ -99,7 +96,8 @@ class PlainGenerator:
         ends = end_tokens(self.model, tokenizer)
         rows = [0] * len(seeds) if sampling.temperature <= 0 else list(range(len(seeds)))  # greedy: decoded once
         distinct = sorted(set(rows))
-        seeded = _SeededDraw(sampling, [seeds[row] for row in distinct], len(ids))
+        numbers = np.stack([uniforms(seeds[row], sampling.max_new_tokens) for row in distinct])
+        seeded = _SeededDraw(sampling, torch.from_numpy(numbers), len(ids))
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         inputs = torch.tensor([list(ids)] * len(distinct), device=input_device(self.model))
         with torch.inference_mode():

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cpmi_eval.engine.architecture import rope_kind, rope_threshold
 from cpmi_eval.engine.encode import Encoded
 from cpmi_eval.engine.forward import SHAPE_STEP, PackedForward
 from cpmi_eval.engine.scoring import OUT_OF_MEMORY, Limits, is_out_of_memory
@@ -50,13 +49,9 @@ class Values:
     computed: int
 
 
-class Apply(Protocol):
-    """A head: makes of hidden states [n, width] what each use asks of them, [uses, outputs].
-
-    Use ``u`` is of the hidden state ``rows[u]``, on behalf of the ``nth[u]``-th read of the sequence ``items[u]``.
-    """
-
-    def __call__(self, hidden: Tensor, rows: IntArray, items: IntArray, nth: IntArray) -> Tensor: ...  # noqa: D102
+# A head: makes of hidden states [n, width] what each use asks of them, [uses, outputs]. Given are, for each use, the
+# row of its hidden state, the sequence on whose behalf it is, and the how many-th read of that sequence it is.
+Apply: TypeAlias = Callable[[Tensor, IntArray, IntArray, IntArray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,8 +100,6 @@ class PackedReader:
         self.forward = PackedForward(model)
         self.vocabulary: int = 1 if self.forward.head is None else self.forward.head.weight.shape[0]
         self.limits = limits
-        self.rope = rope_kind(model.config)
-        self.rope_threshold = rope_threshold(model.config)
         self.busy = 0.0
         # What a GPU has read is taken from it only when it has its next work.
         self.deferred: bool = self.forward.device.type == "cuda"
@@ -139,17 +132,19 @@ class PackedReader:
 
     def refuses(self, length: int) -> Failure | None:
         """Past its threshold dynamic RoPE rotates every length differently: nothing can be shared there."""
-        if self.rope != "dynamic" or self.rope_threshold is None or length <= self.rope_threshold:
+        limit = self.forward.rope_limit
+        if self.forward.rope != "dynamic" or limit is None or length <= limit:
             return None
         return Failure(
             "too_long",
-            f"{length:,} tokens, past the {self.rope_threshold:,} within which this model's dynamic RoPE lets "
+            f"{length:,} tokens, past the {limit:,} within which this model's dynamic RoPE lets "
             "prefixes be shared; use --prefix_sharing off",
         )
 
     def _far(self, length: int) -> bool:
         """Whether longrope rotates a sequence in the way it has past its threshold."""
-        return self.rope == "longrope" and self.rope_threshold is not None and length > self.rope_threshold
+        limit = self.forward.rope_limit
+        return self.forward.rope == "longrope" and limit is not None and length > limit
 
     def prefixes(self, wanted: Wanted) -> list[Wanted]:
         """A prefix up to longrope's threshold is rotated in another way than one beyond it, whatever follows."""
@@ -197,13 +192,12 @@ class PackedReader:
     def _taken(group: _Group, parts: Sequence[Tensor]) -> Iterator[tuple[int, Values]]:
         values = torch.cat([part.cpu() for part in parts])
         order = torch.from_numpy(np.lexsort((group.nth, group.items)))
-        owners, nodes = np.unique(group.forest.owner, return_counts=True)
-        members = list(group.wanted)
-        computed = dict(zip((members[owner] for owner in owners.tolist()), nodes.tolist(), strict=True))
-        indices = sorted(members)
+        paid = np.bincount(group.forest.owner, minlength=len(group.wanted)).tolist()
+        computed = dict(zip(group.wanted, paid, strict=True))
+        indices = sorted(group.wanted)
         own = torch.split(values[order], [len(group.wanted[index].reads) for index in indices])
         for index, mine in zip(indices, own, strict=True):
-            yield index, Values(mine, computed.get(index, 0))
+            yield index, Values(mine, computed[index])
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

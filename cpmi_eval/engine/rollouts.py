@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpmi_eval.engine import trie
-from cpmi_eval.engine.architecture import rope_kind, rope_threshold
 from cpmi_eval.engine.branches import ATTENTION, SLOT_STEP, Branches, Trunk
 from cpmi_eval.engine.encode import Encoder
 from cpmi_eval.engine.forward import PackedForward, Stack, attention_of, padded, reason, refusal, trusted_difference
@@ -65,15 +64,9 @@ class SharedGenerator:
         self.limits = limits
         self.model = forward.model
         self.ends = end_tokens(forward.model, encoder.tokenizer)
-        dependent = rope_kind(forward.model.config) != "fixed"
-        self.rope_limit = rope_threshold(forward.model.config) if dependent else None
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        seeds: Sequence[Sequence[int]],
-        enough: Enough | None = None,
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[Sequence[int]], enough: Enough | None = None
     ) -> list[Generation | Failure]:
         """Sample completions of each prompt; see :class:`cpmi_eval.protocols.Backend`."""
         ids = self.encoder.encode_prompts(prompts)
@@ -87,14 +80,14 @@ class SharedGenerator:
         return [failures.get(i) or loop.generation(i, len(own)) for i, own in enumerate(seeds)]
 
     def _refusal(self, prompt: int, sampling: Sampling) -> Failure | None:
-        failure = too_long(prompt, sampling, self.limits.max_length)
-        if failure is None and self.rope_limit is not None and prompt + sampling.max_new_tokens > self.rope_limit:
-            return Failure(
-                "too_long",
-                f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {self.rope_limit:,} within "
-                "which this model's RoPE lets prefixes be shared; use --prefix_sharing off",
-            )
-        return failure
+        failure, limit = too_long(prompt, sampling, self.limits.max_length), self.forward.rope_limit
+        if failure is not None or limit is None or prompt + sampling.max_new_tokens <= limit:
+            return failure
+        return Failure(
+            "too_long",
+            f"{prompt:,} prompt + {sampling.max_new_tokens:,} new tokens, past the {limit:,} within "
+            "which this model's RoPE lets prefixes be shared; use --prefix_sharing off",
+        )
 
     def trunk(self, row: trie.Forest) -> tuple[Trunk, Tensor]:
         """A packed row's keys and values, and its hidden states [nodes, width]."""
@@ -134,7 +127,8 @@ def distrust(generator: SharedGenerator) -> float:
     stem, *tails = (rng.integers(0, vocabulary, n) for n in (12, 3, 9))
     own = rng.integers(0, vocabulary, (2, steps))
     row = trie.forest_of([np.concatenate([stem, tail]) for tail in tails])
-    device, branches = generator.forward.device, Branches(generator.forward.device)
+    device = generator.forward.device
+    branches = Branches(device)
     branches.extend(2)
     try:
         trunk, _ = generator.trunk(row)
@@ -239,7 +233,7 @@ class _Loop:
 
     def _slots_wanted(self) -> int:
         """Slots that there is work for, in steps so that few shapes occur."""
-        work = sum(rollout is not None for rollout in self.running) + len(self.queue)
+        work = len(self.running) - self.running.count(None) + len(self.queue)
         return min(self.capacity, padded(work, SLOT_STEP))
 
     def _occupy(self, slot: int) -> bool:
@@ -263,8 +257,7 @@ class _Loop:
     def _open(self, root: _Root) -> Trunk:
         """Read a row's prompts: its nodes are paid for by the prompts that own them."""
         trunk, hidden = self.generator.trunk(root.row)
-        owners, nodes = np.unique(root.row.owner, return_counts=True)
-        self.computed[owners] += nodes
+        self.computed += np.bincount(root.row.owner, minlength=len(self.ids))
         last = torch.tensor(list(root.row.ends.values()), device=hidden.device)
         root.logits = dict(zip(root.row.ends, self.generator.forward.logits(hidden[last]), strict=True))
         root.trunk = trunk
@@ -286,10 +279,9 @@ class _Loop:
 
     def _sort(self) -> None:
         """Bring the longest branches to the front, and give up slots that nothing waits for."""
-        slots = [slot for slot, rollout in enumerate(self.running) if rollout is not None]
-        slots.sort(key=lambda slot: -int(self.branches.lengths[slot]))
-        free = [slot for slot, rollout in enumerate(self.running) if rollout is None]
-        slots += free[: self._slots_wanted() - len(slots)]
+        lengths = self.branches.lengths.tolist()
+        slots = sorted(range(len(self.running)), key=lambda slot: (self.running[slot] is None, -lengths[slot]))
+        slots = slots[: self._slots_wanted()]
         self.running = [self.running[slot] for slot in slots]
         self.branches.keep(slots)
         index = torch.tensor(slots, device=self.device)

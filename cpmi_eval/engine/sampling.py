@@ -25,7 +25,7 @@ NON_FINITE = Failure("non_finite", "the model gave logits that are not numbers; 
 
 
 def uniforms(seed: int, n: int) -> NDArray[np.float64]:
-    """Return the first ``n`` numbers in [0, 1) of the stream of ``seed``; the same on every machine."""
+    """The first ``n`` numbers in [0, 1) of the stream of ``seed``; the same on every machine."""
     return np.random.Generator(np.random.Philox(key=seed)).random(n)
 
 
@@ -38,7 +38,7 @@ def penalized(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def draw(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
-    """Return one token id per row of fp32 ``logits`` [rows, vocabulary], given a number in [0, 1) per row.
+    """One token id per row of fp32 ``logits`` [rows, vocabulary], given a number in [0, 1) per row.
 
     Greedy where the temperature is 0; of tied tokens the lowest id. Tokens tied with the last one that top-k or top-p
     keeps are kept too. A row whose highest logit is no finite number gives :data:`NOTHING`.
@@ -65,30 +65,24 @@ def _sampled(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
 
 
 def _lowest_kept(values: Tensor, total: Tensor | None, sampling: Sampling) -> tuple[Tensor, bool]:
-    """Return the lowest logit that stays in, per row, and whether the given candidates are sure to hold all of them.
+    """The lowest logit that stays in, per row, and whether the given candidates are sure to hold all of them.
 
     ``values`` [rows, width] are the highest logits in descending order; ``total`` [rows, 1] is the log of all mass,
     which top-p alone needs.
     """
-    last = torch.zeros(values.shape[0], 1, dtype=torch.long, device=values.device)
+    lowest, inside, reached = values[:, -1:], torch.ones_like(values, dtype=torch.bool), True
     if sampling.top_k > 0:
-        last += min(sampling.top_k, values.shape[1]) - 1
-        kept_by_k = values >= values.gather(1, last)
-        total = values.masked_fill(~kept_by_k, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    else:
-        last += values.shape[1] - 1
-        kept_by_k = torch.ones_like(values, dtype=torch.bool)
-    assert total is not None
-    lowest = values.gather(1, last)
-    reached = True
+        lowest = values[:, : sampling.top_k][:, -1:]
+        inside = values >= lowest
+        total = values.masked_fill(~inside, -torch.inf).logsumexp(dim=-1, keepdim=True)
     if sampling.top_p < 1.0:
-        mass = (values - total).exp().masked_fill(~kept_by_k, 0.0)
+        assert total is not None
+        mass = (values - total).exp().masked_fill(~inside, 0.0)
         before = mass.cumsum(dim=-1) - mass
-        inside = kept_by_k & (before < sampling.top_p)  # up to and including the token that reaches top_p
+        inside &= before < sampling.top_p  # up to and including the token that reaches top_p
         lowest = values.masked_fill(~inside, torch.inf).min(dim=-1, keepdim=True).values
         reached = sampling.top_k > 0 or bool((before[:, -1] + mass[:, -1] >= sampling.top_p).all())
-    tied_beyond = bool((values[:, -1:] >= lowest).any())
-    return lowest, reached and not tied_beyond
+    return lowest, reached and not bool((values[:, -1:] >= lowest).any())  # nor any tied beyond
 
 
 def _pick(values: Tensor, ids: Tensor, keep: Tensor, numbers: Tensor) -> Tensor:
@@ -104,7 +98,7 @@ def _pick(values: Tensor, ids: Tensor, keep: Tensor, numbers: Tensor) -> Tensor:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Return the ids that end a completion."""
+    """The ids that end a completion."""
     configured = model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
@@ -125,7 +119,7 @@ def completion(
 
 
 def stopped(tokenizer: Any, tokens: Sequence[int], stop: Sequence[str]) -> bool:
-    """Return whether the last of a completion's tokens may have completed a stop string; looks at the last few only."""
+    """Whether the last of a completion's tokens may have completed a stop string; looks at the last few only."""
     # Every token but special ones and parts of a character adds a character, so a stop string is in these.
     return bool(stop) and _holds(tokenizer, tokens[-(max(map(len, stop)) * 4 + 4) :], stop)
 

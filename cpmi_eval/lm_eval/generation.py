@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from cpmi_eval.engine.encode import Encoder
+from cpmi_eval.engine.trie import IntArray
 from cpmi_eval.errors import UsageError
 from cpmi_eval.settings import optional_flag
 from cpmi_eval.types import Sampling
@@ -54,8 +57,11 @@ class PromptEncoder(Encoder):
         self._empty = [first]
         self.room: int | None = None
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the last ``room`` ids of a prompt."""
+    def encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:
+        """Return the last ``room`` ids of each prompt."""
+        return [np.array(self._kept(text), dtype=np.int64) for text in texts]
+
+    def _kept(self, text: str) -> list[int]:
         ids = self._encode(text) or self._empty
         if self.room is not None and len(ids) > self.room:
             lost = len(ids) - self.room

@@ -17,15 +17,10 @@ TOKEN_CLASSIFICATION = "ForTokenClassification"
 
 
 def resolve(checkpoint: str, spec: str | None, revision: str | None = None) -> Spec:
-    """Return the spec of a checkpoint.
+    """The spec of a checkpoint: a folder, a hub id, or the last part of a known hub id in any case.
 
-    In this order: ``spec`` if given; the ``prm_spec.json`` in its folder or hub repository; its name, where a built-in
-    spec lists it; the ``architectures`` of its config.json.
-
-    Args:
-        checkpoint: a folder, a hub id, or the last part of a known hub id in any case.
-        spec: a built-in spec's name, or a YAML or JSON file.
-        revision: of the hub repository.
+    In this order: ``spec`` if given (a built-in one's name, or a YAML or JSON file); the ``prm_spec.json`` in its
+    folder or hub repository; its name, where a built-in spec lists it; the ``architectures`` of its config.json.
 
     Raises:
         UsageError: nothing says what family the checkpoint is of, or ``spec`` is not valid.
@@ -91,7 +86,7 @@ def _labels(config: Mapping[str, Any]) -> int:
 
 
 def file_of(name: str, file: str, revision: str | None, *, required: bool = True) -> Path | None:
-    """Return a file of a folder or hub repository, downloaded or from the cache; ``None`` if there is none.
+    """A file of a folder or hub repository, downloaded or from the cache; ``None`` if there is none.
 
     Raises:
         ModelError: the hub cannot be reached or has no such repository, and the file is ``required``.
@@ -126,5 +121,5 @@ def file_of(name: str, file: str, revision: str | None, *, required: bool = True
 
 
 def checkpoints() -> tuple[str, ...]:
-    """Return all hub ids that the built-in specs list."""
+    """All hub ids that the built-in specs list."""
     return tuple(known for one in specs.builtin() for known in one.checkpoints)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from cpmi_eval.prm.specs import Spec
 
@@ -30,24 +30,15 @@ class EncodedTrace:
         return self.reads[-1] + 1
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A text, and the character span of each step's marker in it."""
-
-    text: str
-    markers: tuple[tuple[int, int], ...]
-    steps: tuple[int, ...]  # where each step's own text ends
+# A text, and the character span of each step's marker in it, which begins where the step's own text ends.
+_Layout: TypeAlias = tuple[str, list[tuple[int, int]]]
 
 
 class TraceEncoder:
     """Encodes traces for one spec and one tokenizer."""
 
     def __init__(self, spec: Spec, tokenizer: Any) -> None:
-        """Check that the tokenizer can do what the spec asks.
-
-        Args:
-            spec: how traces are built and read.
-            tokenizer: a Hugging Face tokenizer; one with character offsets unless pieces are joined as ids.
+        """Check that the tokenizer can do what the spec asks; it has character offsets unless pieces join as ids.
 
         Raises:
             EncodingError: no chat template, no character offsets, or a marker that is not one token where it has to be.
@@ -155,13 +146,12 @@ class TraceEncoder:
 
     def _tokenized(self, problem: str, steps: Sequence[str]) -> EncodedTrace:
         render = {"plain": self._plain, "chat": self._chat, "turns": self._turns}[self.spec.input.form]
-        layout = render(problem, steps)
-        batch = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
+        text, markers = render(problem, steps)
+        batch = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(batch["input_ids"]), list(batch["offset_mapping"])
         lead = () if ids[:1] == list(self.lead) else self.lead
         reads = []
-        spans = zip(layout.markers, layout.steps, strict=True)
-        for index, (first, stop, step_end) in enumerate(_token_spans(layout.text, offsets, spans)):
+        for index, (first, stop, step_end) in enumerate(_token_spans(text, offsets, markers)):
             if first < 0:
                 raise EncodingError(f"the marker after step {index} is merged with its neighbour by the tokenizer")
             reads.append(self._place(first, stop, step_end) + len(lead))
@@ -172,28 +162,26 @@ class TraceEncoder:
 
     def _solution(self, problem: str, steps: Sequence[str], text: str, after: str) -> _Layout:
         marker, between = self.spec.input.marker or "", self.spec.input.between.format()
-        markers, ends = [], []
+        markers = []
         for index, step in enumerate(steps):
             text += self._step(problem, step, index)
-            ends.append(len(text))
             markers.append((len(text), len(text) + len(marker)))
             text += marker + (between if index + 1 < len(steps) else after)
-        return _Layout(text, tuple(markers), tuple(ends))
+        return text, markers
 
     def _chat(self, problem: str, steps: Sequence[str]) -> _Layout:
         user = {"role": "user", "content": self._before(problem)}
-        answer = self._solution(problem, steps, "", "")
+        answer, markers = self._solution(problem, steps, "", "")
         asked = [*self.system, user]
-        text = self._rendered([*asked, {"role": "assistant", "content": answer.text}])
+        text = self._rendered([*asked, {"role": "assistant", "content": answer}])
         begin = self._begin(text, asked)
-        start = text.find(answer.text, begin)
+        start = text.find(answer, begin)
         if start < 0:  # templates that trim a turn: what they take from its beginning moves the rest
-            trimmed = answer.text.lstrip()
-            start = text.find(trimmed, begin) - (len(answer.text) - len(trimmed))
+            trimmed = answer.lstrip()
+            start = text.find(trimmed, begin) - (len(answer) - len(trimmed))
             if trimmed not in text[begin:]:
                 raise EncodingError("the chat template changes the assistant's turn, so steps cannot be found in it")
-        shift = [(first + start, stop + start) for first, stop in answer.markers]
-        return _Layout(text, tuple(shift), tuple(end + start for end in answer.steps))
+        return text, [(first + start, stop + start) for first, stop in markers]
 
     def _turns(self, problem: str, steps: Sequence[str]) -> _Layout:
         marker = self.spec.input.marker or ""
@@ -212,7 +200,7 @@ class TraceEncoder:
                 raise EncodingError(f"the chat template does not keep the marker {marker!r} after step {index}")
             first = text.index(marker, begin, end)
             spans.append((first, first + len(marker)))
-        return _Layout(text, tuple(spans), tuple(first for first, _ in spans))
+        return text, spans
 
     def _rendered(self, messages: Sequence[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False))
@@ -240,21 +228,21 @@ class TraceEncoder:
 
 
 def _token_spans(
-    text: str, offsets: Sequence[tuple[int, int]], wanted: Iterator[tuple[tuple[int, int], int]]
+    text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, int, int]]:
     """For each marker's characters, its tokens' span and the token that ends the step before it.
 
     A marker's tokens may take whitespace before it with them (SentencePiece), nothing else; else the span is -1, -1.
     """
     at = 0
-    for (first, stop), step_end in wanted:
+    for first, stop in markers:
         while at < len(offsets) and offsets[at][1] <= first:
             at += 1
         end = at
         while end < len(offsets) and (offsets[end][0] < stop and offsets[end][1] <= stop):
             end += 1
         last = at - 1
-        while last >= 0 and offsets[last][0] >= step_end:
+        while last >= 0 and offsets[last][0] >= first:
             last -= 1
         begun = offsets[at][0] if at < len(offsets) else stop
         whole = end > at and offsets[end - 1][1] == stop and not text[begun:first].strip()

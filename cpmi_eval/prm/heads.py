@@ -95,13 +95,9 @@ def scores(values: Tensor, transform: Transform) -> Tensor:
 
 
 def from_tensors(spec: Spec, tensors: Mapping[str, Tensor], width: int, place: str) -> ScoreHead:
-    """Build the head that a spec describes from named tensors.
+    """Build the head that a spec describes from the tensors that the checkpoint ``place`` holds under its prefixes.
 
-    Args:
-        spec: the family; its head has layers of its own.
-        tensors: everything the checkpoint holds under the head's names and their prefixes.
-        width: of the decoder's hidden states.
-        place: the checkpoint, for messages.
+    ``width`` is that of the decoder's hidden states.
 
     Raises:
         ModelError: a tensor is missing, has another shape, or is one that the spec does not know.

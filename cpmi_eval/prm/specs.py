@@ -7,7 +7,6 @@ own (:data:`FILE`); any YAML or JSON file of the same shape serves.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import string
@@ -126,34 +125,36 @@ class Spec:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the built-in specs."""
+    """The names of the built-in specs."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 @cache
+def _builtin(name: str) -> Spec:
+    return read(FOLDER / f"{name}.yaml")
+
+
 def builtin() -> tuple[Spec, ...]:
     """The built-in specs, by name."""
-    return tuple(read(FOLDER / f"{name}.yaml") for name in names())
+    return tuple(map(_builtin, names()))
 
 
 def load(name_or_path: str) -> Spec:
-    """Return a built-in spec by name, or the one in a YAML or JSON file.
+    """A built-in spec by name, or the one in a YAML or JSON file.
 
     Raises:
         UsageError: no such spec, or a file that is not a valid one.
     """
     if name_or_path in names():
-        return builtin()[names().index(name_or_path)]
+        return _builtin(name_or_path)
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         return read(path)
-    close = difflib.get_close_matches(name_or_path, names(), n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise UsageError(f"unknown PRM spec {name_or_path!r}.{hint} Known: {', '.join(names())}; or a .yaml or .json file")
+    raise UsageError(f"{UnknownNameError('PRM spec', name_or_path, names())} A .yaml or .json file serves too.")
 
 
 def read(path: Path) -> Spec:
-    """Return the spec in a YAML or JSON file.
+    """The spec in a YAML or JSON file.
 
     Raises:
         UsageError: the file cannot be read, or does not hold a valid spec.
@@ -165,7 +166,7 @@ def read(path: Path) -> Spec:
 
 
 def as_dict(spec: Spec) -> dict[str, Any]:
-    """Return what :func:`parse` reads back as the same spec: plain lists and mappings, nothing that is unset."""
+    """What :func:`parse` reads back as the same spec: plain lists and mappings, nothing that is unset."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -184,11 +185,7 @@ def write(spec: Spec, folder: Path) -> Path:
 
 
 def parse(content: object, place: str) -> Spec:
-    """Return the spec that a document describes.
-
-    Args:
-        content: plain JSON values.
-        place: where they come from, for messages.
+    """The spec that a document of plain JSON values describes; ``place`` is where they come from, for messages.
 
     Raises:
         UsageError: an unknown key or name (close ones are suggested), a wrong type, or settings that contradict each
@@ -269,7 +266,6 @@ def _template_faults(key: str, text: str, known: Set[str] = frozenset(), wanted:
 
 
 def _read_faults(reading: Read, given: Input) -> Iterator[str]:
-    """Say how read settings contradict each other."""
     head, transform = reading.head, reading.transform
     if reading.drop_markers and (reading.at != "last_of_step" or given.join != "ids"):
         yield "read.drop_markers needs at: last_of_step and join: ids"

@@ -262,10 +262,11 @@ def test_the_last_cut_is_the_last(text, kinds, after, added):
 
 @given(made=requests())
 @settings(max_examples=50, deadline=None)
-def test_prompts_are_encoded_together_as_one_by_one(made):
-    one = encoder("qwen")
-    texts = [request.context for request in made]
-    assert [ids.tolist() for ids in one.encode_prompts(texts)] == [one.encode_prompt(text) for text in texts]
+def test_prompts_have_the_ids_of_the_whole_together_and_one_by_one(made):
+    one, texts = encoder("qwen"), [request.context for request in made]
+    whole = [expected("qwen", ScoreRequest(text, ""))[0] for text in texts]
+    assert [ids.tolist() for ids in one.encode_prompts(texts)] == whole
+    assert [one.encode_prompt(text) for text in texts] == whole
 
 
 def test_chunks_change_nothing(monkeypatch):
