@@ -6,9 +6,9 @@
 """
 
 from cpmi_eval.analysis.compare import Comparison, compare
-from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import UsageError
 from cpmi_eval.metrics.outcome import Metric
+from cpmi_eval.plan import RunConfig
 from cpmi_eval.run import Progress, RunResult, evaluate
 from cpmi_eval.types import Gold, Item, StepScores, Tokens, Trace
 

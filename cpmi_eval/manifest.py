@@ -14,9 +14,9 @@ from typing import Any
 
 from cpmi_eval import settings
 from cpmi_eval.backends.models import sha256_of
-from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter
 from cpmi_eval.errors import StoreError, UsageError
+from cpmi_eval.plan import RunConfig
 from cpmi_eval.record.journal import differences
 from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.record.results import FORMAT, Config, Manifest, Session

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cpmi_eval import cost
-from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import DataError, StoreError, UnknownNameError, UsageError
 from cpmi_eval.execution.local import Batch, Executor, InProcess, Opener, open_backend
 from cpmi_eval.execution.workers import Workers
@@ -20,7 +19,7 @@ from cpmi_eval.manifest import open_manifest, start_session, with_workers
 from cpmi_eval.metrics import thresholds
 from cpmi_eval.metrics.outcome import Metric
 from cpmi_eval.metrics.thresholds import Decisions, Threshold
-from cpmi_eval.plan import Plan, prepare
+from cpmi_eval.plan import Plan, RunConfig, prepare
 from cpmi_eval.protocols import LoadOptions, SeesAll
 from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.record.rows import Key, Record, Row, TraceText, check, join, part_of, rollouts_of

@@ -7,20 +7,18 @@ Fields that say nothing (``null``, no settings, no note) are left out of a line.
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import NoReturn
 
+import msgspec
 from filelock import FileLock
 
 from cpmi_eval.errors import DataError
-from cpmi_eval.leaderboards.form import InvalidError, as_dict, checked, fail
-from cpmi_eval.leaderboards.schema import Row
-from cpmi_eval.record.door import replace_text
+from cpmi_eval.leaderboards.schema import SCHEMA_VERSION, Row, as_dict, check
+from cpmi_eval.record import door
 
 FOLDER = "cpmi_eval.leaderboards"
 SUFFIX = ".jsonl"
@@ -39,35 +37,47 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_constant)
+class _Versioned(msgspec.Struct, frozen=True):
+    schema_version: int
 
 
 def _lines(path: Path) -> Iterator[Row | str]:
     """Yield each line's row, or what is wrong with it."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        yield f"{path} cannot be read: {error}"
+        lines = door.read_bytes(path, door.Source(str(path), DataError)).split(b"\n")
+    except DataError as error:
+        yield str(error)
         return
-    seen: dict[str, int] = {}
+    seen: dict[str | None, int] = {}
     for number, line in enumerate(lines, 1):
         if not line and number == len(lines):
             return
         try:
-            row = checked(_DECODER.decode(line))
-            if row.task != path.name.removesuffix(SUFFIX):
-                fail("task", f"is {row.task!r}, whose rows belong in {row.task}{SUFFIX}")
+            row = _checked(line, path, door.Source(f"{path}, line {number}", DataError))
             if row.fingerprint is not None and (first := seen.setdefault(row.fingerprint, number)) != number:
-                fail("fingerprint", f"is also that of line {first}")
+                raise DataError(f"{path}, line {number}: fingerprint is also that of line {first}")
             yield row
-        except InvalidError as error:
-            yield f"{path}, line {number}: {error.field} {error.problem}"
-        except (ValueError, RecursionError) as error:
-            yield f"{path}, line {number} is not JSON: {error}"
+        except DataError as error:
+            yield str(error)
+
+
+def _checked(line: bytes, path: Path, source: door.Source) -> Row:
+    """Return the row that a line holds.
+
+    Raises:
+        DataError: it holds none, one of another version, or one that belongs into another file.
+    """
+    version = door.parse_json(line, _Versioned, source).schema_version
+    if version != SCHEMA_VERSION:
+        raise source.fault(f"has schema_version {version}; this version of cpmi-eval reads and writes {SCHEMA_VERSION}")
+    row = door.parse_json(line, Row, source)
+    try:
+        check(row)
+    except ValueError as error:
+        raise source.fault(f"is not valid: {error}") from None
+    if row.task != path.name.removesuffix(SUFFIX):
+        raise source.fault(f"is not valid: task is {row.task!r}, whose rows belong in {row.task}{SUFFIX}")
+    return row
 
 
 def problems(path: Path) -> list[str]:
@@ -101,22 +111,20 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     Raises:
         DataError: a row is not valid, belongs to another file, or repeats a fingerprint; nothing is written.
     """
-    lines, seen = [], set()
+    lines: list[bytes] = []
+    seen: set[str | None] = set()
     for row in rows:
+        source = door.Source(f"{path}, row of {row.scorer!r}", DataError)
         try:
-            document = as_dict(row)
-            checked(document)
-            if row.task != path.name.removesuffix(SUFFIX):
-                fail("task", f"is {row.task!r}, whose rows belong in {row.task}{SUFFIX}")
-            if row.fingerprint is not None and row.fingerprint in seen:
-                fail("fingerprint", "is also that of another row")
-            seen.add(row.fingerprint)
-            lines.append(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
-        except InvalidError as error:
-            raise DataError(f"{path}, row of {row.scorer!r}: {error.field} {error.problem}") from None
+            line = door.to_lines([as_dict(row)])
         except (TypeError, ValueError) as error:
-            raise DataError(f"{path}, row of {row.scorer!r} cannot be written as JSON: {error}") from error
-    replace_text(path, "".join(lines))
+            raise source.fault(f"cannot be written as JSON: {error}") from error
+        _checked(line, path, source)
+        if row.fingerprint is not None and row.fingerprint in seen:
+            raise source.fault("is not valid: fingerprint is also that of another row")
+        seen.add(row.fingerprint)
+        lines.append(line)
+    door.replace_bytes(path, b"".join(lines))
 
 
 def add(folder: Path, rows: Sequence[Row]) -> list[str]:

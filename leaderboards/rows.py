@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import cast
 
-from cpmi_eval.leaderboards.schema import Cost, Part, Row, TraceSet, Value
+from cpmi_eval.leaderboards.schema import Cost, Kind, Part, Row, TraceSet, Value
 from cpmi_eval.record.results import Metric
 from cpmi_eval.record.rows import Record, trace_set
 from cpmi_eval.record.run import Run
@@ -22,7 +23,7 @@ def row_of(run: Run) -> Row:
         task=results.task,
         origin="measured",
         scorer=signature.scorer,
-        kind=results.labeler.kind,
+        kind=cast(Kind, results.labeler.kind),
         parts=_parts(run, results.task, signature.limit),
         settings=signature.settings,
         uses_reference=results.labeler.uses_reference,

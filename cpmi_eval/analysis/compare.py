@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cpmi_eval import registry, settings
-from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import StoreError, UnknownNameError, UsageError
 from cpmi_eval.manifest import model_differences
-from cpmi_eval.plan import backend_of, make_labeler, prepare
+from cpmi_eval.plan import RunConfig, backend_of, make_labeler, prepare
 from cpmi_eval.protocols import Backend, BackendOptions, Labeler, LoadOptions
 from cpmi_eval.record import door
 from cpmi_eval.record.journal import differences

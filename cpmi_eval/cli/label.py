@@ -11,12 +11,11 @@ from click.core import ParameterSource
 
 from cpmi_eval.cli.options import PATH, emit, json_option, progress, say, show
 from cpmi_eval.cli.run import INTERRUPTED, check_labeler, expand, fields, run_options
-from cpmi_eval.config import RunConfig
 from cpmi_eval.errors import EXIT_FAILED_ROWS, EXIT_OK, UsageError
 from cpmi_eval.export import labels
 from cpmi_eval.export.labels import Labelling, TrainingSet
 from cpmi_eval.labelers.normalize import NORMALIZE
-from cpmi_eval.plan import prepare
+from cpmi_eval.plan import RunConfig, prepare
 from cpmi_eval.run import run as carry_out
 
 OWN = ("form", "to", "rule", "normalize", "finished", "as_json")  # what --from goes together with

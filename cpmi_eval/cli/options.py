@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cpmi_eval import settings
-from cpmi_eval.config import parse_limit, read_config_file
 from cpmi_eval.errors import EXIT_INTERRUPTED, UsageError
+from cpmi_eval.plan import parse_limit, read_config_file
 from cpmi_eval.reports import escape
 
 if TYPE_CHECKING:

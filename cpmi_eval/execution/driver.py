@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import cpmi_eval
-from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
 from cpmi_eval.errors import UsageError
 from cpmi_eval.execution.local import Batch, Budget, Outcome
@@ -25,6 +24,7 @@ from cpmi_eval.execution.session import Session, Share, connect, share
 from cpmi_eval.execution.worker import Job, Loaded, Refused, Scores, Started, Worker
 from cpmi_eval.execution.workers import Workers
 from cpmi_eval.manifest import model_differences, package_versions
+from cpmi_eval.plan import RunConfig
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.record.journal import differences
 from cpmi_eval.record.model import ModelDescription

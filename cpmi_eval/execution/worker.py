@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cpmi_eval
-from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Meter, Stopwatch
 from cpmi_eval.errors import ModelError, UsageError
 from cpmi_eval.execution.local import Batch, InProcess, open_backend
+from cpmi_eval.plan import RunConfig
 from cpmi_eval.protocols import BackendOptions
 from cpmi_eval.record.model import ModelDescription
 from cpmi_eval.types import Gold, Item, Scored, Trace

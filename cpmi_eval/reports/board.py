@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpmi_eval.errors import UnknownNameError
-from cpmi_eval.leaderboards import form
+from cpmi_eval.leaderboards import schema
 from cpmi_eval.leaderboards.board import COSTS, Board, Placed
 from cpmi_eval.leaderboards.schema import Row
 from cpmi_eval.metrics.spec import spec_of
@@ -279,13 +279,13 @@ def document(boards: Sequence[Shown], published: Sequence[Row], names: Sequence[
         about = {"part": one.board.part, "trace_set": one.board.traces, "title": one.board.title, "ranked_by": one.by}
         return {**about, "total": one.total, "rows": rows}
 
-    return escape.json({"boards": list(map(board, boards)), "published": [form.as_dict(row) for row in published]})
+    return escape.json({"boards": list(map(board, boards)), "published": [schema.as_dict(row) for row in published]})
 
 
 def _row(one: Placed) -> JSON:
     rank = None if one.rank is None else list(one.rank)
     place = {"rank": rank, "reason": one.reason, "bare": one.bare, "oracle": one.entry.row.oracle}
-    return {**place, **form.about(one.entry.row), **form.part_dict(one.entry.part)}
+    return {**place, **schema.about(one.entry.row), **schema.part_dict(one.entry.part)}
 
 
 def table(boards: Sequence[Shown], published: Sequence[Row], names: Sequence[str] = ()) -> str:

@@ -18,9 +18,9 @@ from runs import made
 from shop import Register
 
 from cpmi_eval import StepScores, __version__
-from cpmi_eval.config import RunConfig
 from cpmi_eval.cost import Share
 from cpmi_eval.errors import UsageError
+from cpmi_eval.plan import RunConfig
 from cpmi_eval.record.door import to_lines, write_json
 from cpmi_eval.types import Tokens
 

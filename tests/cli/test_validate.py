@@ -71,7 +71,10 @@ def test_files_of_ones_own_are_checked_too(cli: Cli) -> None:
     assert "spec good.yaml: ok (" in done.out
     assert "spec bad.yaml: bad.yaml: unknown key of a PRM spec 'native_treshold'. Did you mean" in done.out
     assert "spec absent.yaml: absent.yaml does not exist" in done.out
-    assert "leaderboard mine/t.jsonl: line 2: kind is missing\n    line 3 is not JSON" in done.out
+    assert (
+        "leaderboard mine/t.jsonl: line 2 is not valid: Object missing required field `task`\n    line 3 is damaged"
+        in done.out
+    )
     found = {one["name"]: one["ok"] for one in json.loads(cli("validate", "good.yaml", "bad.yaml", "--json").out)}
     assert (found["good.yaml"], found["bad.yaml"], found["trl"]) == (True, False, True)
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from commandline import Cli
+from msgspec.structs import replace
 
 from cpmi_eval.leaderboards import files
 from cpmi_eval.leaderboards.schema import Row
@@ -72,7 +73,7 @@ def test_costs_relative_to_another_labeler_are_percentages_of_it() -> None:
 
 def test_a_value_that_a_row_lacks_is_a_dash() -> None:
     rows = [*read("processbench")[:1], *(one for one in read("processbench") if one.kind == "critic")]
-    first = Row(**{**vars(rows[0]), "parts": {"processbench": rows[0].parts["processbench"]}})
+    first = replace(rows[0], parts={"processbench": rows[0].parts["processbench"]})
     assert published_grid([*rows[1:], first]).sections[0][-1][2:-1] == ["–", "–", "–", "–", "31.5"]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import browser
 import pytest
+from msgspec.structs import replace as changed
 from runs import made
 from sklearn.metrics import roc_auc_score
 
@@ -330,7 +331,7 @@ def test_fifty_runs_are_less_than_five_megabytes() -> None:
     ]
     metrics = dict.fromkeys([*parts, "task"], summary()["results"][PART])
     many = [run_of(traces, f"run-{place}", results=metrics) for place in range(50)]
-    row = replace(row_of("alpha", 0.5, 1.0), parts=dict.fromkeys([*parts, "task"], row_of("a", 0.5, 1.0).parts[PART]))
+    row = changed(row_of("alpha", 0.5, 1.0), parts=dict.fromkeys([*parts, "task"], row_of("a", 0.5, 1.0).parts[PART]))
     boards = [Board(part, part, "f1", tuple(Placed(row, "1", run=place) for place in range(50))) for part in row.parts]
     text = page("Many", boards, many)
     assert len(text.encode()) < 5_000_000
@@ -553,10 +554,10 @@ def test_traces_by_outcome_and_text(chromium: browser.Browser, file: Path) -> No
 @needs_browser
 def test_hostile_texts_do_nothing(chromium: browser.Browser, tmp_path: Path) -> None:
     records = [record(i, (0.5,), -1, -1, texts=[HOSTILE], name=f"{i}{HOSTILE}", problem=HOSTILE) for i in range(3)]
-    records.append(replace(record(3, None, -1, None), error={"kind": HOSTILE, "message": HOSTILE}))
-    row = replace(row_of(HOSTILE, 0.5, 1.0), settings={HOSTILE: HOSTILE}, note=HOSTILE, model={"name": HOSTILE})
+    records.append(replace(record(3, None, -1, None), error=Failure(HOSTILE, HOSTILE)))
+    row = changed(row_of(HOSTILE, 0.5, 1.0), settings={HOSTILE: HOSTILE}, note=HOSTILE, model={"name": HOSTILE})
     hostile = Board(PART, HOSTILE, "f1", (Placed(row, HOSTILE, HOSTILE, 0),))
-    others = [replace(PUBLISHED[0], scorer=HOSTILE, source=HOSTILE, note=HOSTILE)]
+    others = [changed(PUBLISHED[0], scorer=HOSTILE, source=HOSTILE, note=HOSTILE)]
     file = tmp_path / "page.html"
     file.write_text(page(HOSTILE, [hostile], [run_of(records)], others), encoding="utf-8")
     for fragment in ("", "#run=0", "#run=0&trace=%3Cimg%20src=x%20onerror=alert(1)%3E", "#board=</script>"):
