@@ -334,7 +334,7 @@ def _claim(comparison: Comparison, common: RunConfig, fresh: bool) -> None:
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if not file.exists() and any(path.iterdir()):
+        if not file.exists() and any(not one.name.startswith(f".{FILE}.") for one in path.iterdir()):
             raise StoreError(f"{path} is not empty and holds no comparison; choose another --output_path")
         door.write_json(file, comparison.as_dict())
     except FileExistsError:
