@@ -14,7 +14,7 @@ from commandline import Cli
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from runs import results_of
+from maderuns import results_of
 from shop import Register
 
 import cpmi_eval

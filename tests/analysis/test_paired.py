@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import snapshot
 from commandline import Cli
+from maderuns import made as finished
 from places import BENCHMARKS
-from runs import made as finished
 
 import cpmi_eval
 from cpmi_eval.analysis.paired import align, compare_runs, separated

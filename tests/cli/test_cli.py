@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 import snapshot
 from commandline import Cli, Outcome
-from runs import made
+from maderuns import made
 from shop import Register
 
 from cpmi_eval import StepScores, __version__

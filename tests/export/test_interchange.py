@@ -12,7 +12,7 @@ import yaml
 from commandline import Cli
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from runs import PLAIN
+from maderuns import PLAIN
 
 import cpmi_eval
 from cpmi_eval.analysis.rescore import rescore

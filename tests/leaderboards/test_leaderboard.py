@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import snapshot
 from commandline import Cli, Outcome
+from maderuns import PLAIN
 from msgspec.structs import asdict, replace
-from runs import PLAIN
 
 import cpmi_eval
 from cpmi_eval.errors import DataError, StoreError

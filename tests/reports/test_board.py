@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from runs import made
+from maderuns import made
 
 from cpmi_eval.errors import UnknownNameError
 from cpmi_eval.leaderboards.board import Board, Entry, boards, main_metric, ranked

@@ -10,8 +10,8 @@ from typing import Any
 
 import browser
 import pytest
+from maderuns import made
 from msgspec.structs import replace as changed
-from runs import made
 from sklearn.metrics import roc_auc_score
 
 from cpmi_eval.cost import Share
