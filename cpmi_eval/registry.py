@@ -1,7 +1,8 @@
 """Names to classes, imported only when asked for; third parties add theirs through entry points.
 
-A plug-in registers under the groups ``cpmi_eval.tasks``, ``cpmi_eval.labelers``, ``cpmi_eval.backends`` or
-``cpmi_eval.metrics`` (see docs/extending.md). Two distributions that claim one name are an error that names both.
+A plug-in registers under the groups ``cpmi_eval.tasks``, ``cpmi_eval.labelers``, ``cpmi_eval.backends``,
+``cpmi_eval.metrics`` or ``cpmi_eval.verbs`` (see docs/extending.md). Two distributions that claim one name are an
+error that names both.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "prm": "cpmi_eval.backends.prm:PRMBackend",
         "server": "cpmi_eval.backends.server:ServerBackend",
     },
+    "verbs": {},  # of others; the program's own are in cpmi_eval.cli
 }
 
 
@@ -58,7 +60,7 @@ class Entry:
 
 @cache
 def entries(kind: str) -> dict[str, Entry]:
-    """Return every entry of ``kind`` (``tasks``, ``labelers``, ``backends``, ``metrics``) by name, built-ins first."""
+    """Return every entry of ``kind`` (a key of ``BUILTIN``) by name, built-ins first."""
     found = {name: Entry(name, target, "cpmi-eval") for name, target in BUILTIN[kind].items()}
     for point in entry_points(group=f"cpmi_eval.{kind}"):
         origin = point.dist.name if point.dist else "an unknown distribution"

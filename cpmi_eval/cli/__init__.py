@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from cpmi_eval import __version__
+from cpmi_eval import __version__, registry
 from cpmi_eval.cli.check import check
 from cpmi_eval.cli.compare import compare_command
 from cpmi_eval.cli.export import export_command
@@ -27,12 +27,39 @@ from cpmi_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 from cpmi_eval.reports import escape
 
 
+class _Verbs(click.Group):
+    """The program's own commands, then those of plug-ins, which are imported when they are listed or called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *(name for name in registry.entries("verbs") if name not in self.commands)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in registry.entries("verbs"):
+            return own
+        try:
+            loaded: click.Command = registry.load("verbs", cmd_name)
+        except UsageError as error:
+            return _broken(cmd_name, error)
+        return loaded
+
+
+def _broken(name: str, error: UsageError) -> click.Command:
+    """A command in the place of one that cannot be imported: it is listed, and says why when it is called."""
+
+    def refuse() -> None:
+        raise error
+
+    return click.Command(name, callback=refuse, short_help="cannot be imported; call it to see why")
+
+
 @click.group(
+    cls=_Verbs,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": canonical,
         "max_content_width": 110,
-    }
+    },
 )
 @click.version_option(__version__, prog_name="cpmi-eval")
 def cli() -> None:
